@@ -1,0 +1,1 @@
+"""Vendor and field side: signed hardware profiles. Arrives with flashing."""

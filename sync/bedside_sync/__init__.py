@@ -1,0 +1,1 @@
+"""Everything that crosses the hospital's wall. Arrives with the nightly sync."""
