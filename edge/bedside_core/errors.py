@@ -1,0 +1,271 @@
+"""Every error Bedside raises on purpose, each with a code that never changes its meaning.
+
+Three branches say who has to act: `RefusedError` (the rules say no; exit 3), `InvalidInputError`
+(the caller sent something unusable; exit 4), `UnavailableError` (the box cannot now; exit 5).
+The code is the API's problem type, the job's reason and the row in docs/errors.md. Messages name
+no patient, no UID and no pixel value: they reach logs and browsers.
+"""
+
+from typing import ClassVar
+
+
+class BedsideError(Exception):
+    """Base of every deliberate error; `code` is stable, `status` is its HTTP status."""
+
+    code: ClassVar[str] = "error"
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+
+
+class RefusedError(BedsideError):
+    """The rules say no. Nothing was changed."""
+
+    code = "refused"
+    status = 422
+    exit_code = 3
+
+
+class InvalidInputError(BedsideError):
+    """The caller sent something that cannot be used. Nothing was changed."""
+
+    code = "invalid-input"
+    status = 400
+    exit_code = 4
+
+
+class UnavailableError(BedsideError):
+    """The box cannot do it now; trying again later may help."""
+
+    code = "unavailable"
+    status = 503
+    exit_code = 5
+
+
+# --- an instance the model will not read: result states, never crashes -----------------------
+
+
+class UndecodableTransferSyntaxError(RefusedError):
+    """No decoder on this box reads the transfer syntax (12-bit JPEG Extended, for one)."""
+
+    code = "undecodable-transfer-syntax"
+    status = 415
+
+
+class NoPixelsError(RefusedError):
+    """The SOP Instance carries no pixel data (SR, RT plan, waveform, presentation state)."""
+
+    code = "no-pixels"
+
+
+class CorruptPixelsError(RefusedError):
+    """The pixel data ended early or its decoder failed on it."""
+
+    code = "corrupt-pixels"
+
+
+class MalformedHeaderError(RefusedError):
+    """An attribute the pixel pipeline needs is missing or cannot be read."""
+
+    code = "malformed-header"
+
+
+class UnsupportedPixelsError(RefusedError):
+    """Pixel format outside the pipeline: more than 16 bits, floats, or several frames."""
+
+    code = "unsupported-pixels"
+
+
+class ColourImageError(RefusedError):
+    """A colour image was offered to a grey-scale model."""
+
+    code = "colour-image"
+
+
+class MultiFrameError(RefusedError):
+    """Several frames were offered to a single-frame model."""
+
+    code = "multi-frame"
+
+
+class MissingRescaleError(RefusedError):
+    """A CT without rescale: its stored values mean nothing in Hounsfield units."""
+
+    code = "missing-rescale"
+
+
+class WrongModalityError(RefusedError):
+    """The model does not read this modality or SOP Class."""
+
+    code = "wrong-modality"
+
+
+class WrongBodyPartError(RefusedError):
+    """The header names a body part the model was not made for."""
+
+    code = "wrong-body-part"
+
+
+class WrongViewError(RefusedError):
+    """The header names a view (lateral, oblique) the model was not made for."""
+
+    code = "wrong-view"
+
+
+class ForProcessingError(RefusedError):
+    """A FOR PROCESSING image: raw detector values the model never saw in training."""
+
+    code = "for-processing"
+
+
+class DerivedImageError(RefusedError):
+    """A derived, secondary or localizer image, not an original acquisition."""
+
+    code = "derived-image"
+
+
+class OutlierImageError(RefusedError):
+    """Intensities or features lie too far from everything the model was trained on."""
+
+    code = "outlier-image"
+
+
+# --- receiving -------------------------------------------------------------------------------
+
+
+class NotDicomError(InvalidInputError):
+    """The bytes are not a DICOM data set this box can file."""
+
+    code = "not-dicom"
+
+
+class InvalidUidError(InvalidInputError):
+    """A UID breaks PS3.5 section 9 (characters, leading zeros, more than 64 characters)."""
+
+    code = "invalid-uid"
+
+
+class SopClassMismatchError(InvalidInputError):
+    """The data set is not the SOP Class or Instance that the request announced."""
+
+    code = "sop-class-mismatch"
+
+
+class TooLargeError(InvalidInputError):
+    """The body or object is larger than this box takes."""
+
+    code = "too-large"
+    status = 413
+
+
+class UnsupportedMediaTypeError(InvalidInputError):
+    """The Content-Type is not one this route takes."""
+
+    code = "unsupported-media-type"
+    status = 415
+
+
+class ConflictingInstanceError(RefusedError):
+    """The same SOP Instance UID came with other pixels: both are kept, an alarm is raised."""
+
+    code = "conflicting-instance"
+    status = 409
+
+
+class DiskFullError(UnavailableError):
+    """The state folder is above its high watermark; nothing more is taken in."""
+
+    code = "disk-full"
+    status = 507
+
+
+class QueueFullError(UnavailableError):
+    """More work waits than the box accepts; try again after the given time."""
+
+    code = "queue-full"
+    status = 429
+
+
+# --- configuration, packages, profiles, engines ----------------------------------------------
+
+
+class InvalidConfigError(InvalidInputError):
+    """A setting is unknown or out of range."""
+
+    code = "invalid-config"
+
+
+class InvalidPackageError(InvalidInputError):
+    """A model package does not match its manifest, or the manifest cannot be read."""
+
+    code = "invalid-package"
+
+
+class InvalidProfileError(InvalidInputError):
+    """A hardware profile cannot be read."""
+
+    code = "invalid-profile"
+
+
+class ProfileMismatchError(RefusedError):
+    """The board does not fit the hardware profile, or the engine reads back something else."""
+
+    code = "profile-mismatch"
+    status = 503
+
+
+class GoldenMismatchError(RefusedError):
+    """The engine does not reproduce the package's golden cases on this machine."""
+
+    code = "golden-mismatch"
+    status = 503
+
+
+class ExportRefusedError(RefusedError):
+    """An exported model decides differently from the trained network beyond its tolerance."""
+
+    code = "export-refused"
+
+
+class EngineFailedError(UnavailableError):
+    """The inference engine could not load the model or failed on a valid tensor."""
+
+    code = "engine-failed"
+
+
+class NotReadyError(UnavailableError):
+    """The service is starting or stopping."""
+
+    code = "not-ready"
+
+
+class StoreUnavailableError(UnavailableError):
+    """The state folder cannot be read or written."""
+
+    code = "store-unavailable"
+
+
+class DamagedObjectError(UnavailableError):
+    """A stored object fails its authentication tag: changed, torn or under another key."""
+
+    code = "damaged-object"
+
+
+class NotFoundError(InvalidInputError):
+    """Nothing is held under that identifier."""
+
+    code = "not-found"
+    status = 404
+
+
+class WrongStateError(InvalidInputError):
+    """The job is not in a state that allows this (replay of a finished job, for one)."""
+
+    code = "wrong-state"
+    status = 409
+
+
+class TimedOutError(UnavailableError):
+    """The work did not finish within its time limit."""
+
+    code = "timed-out"
+    status = 504
