@@ -1,0 +1,56 @@
+"""Saliency painted over the image: arrays in, an RGB array out.
+
+The map is the network's own class-activation map, so what glows is what moved the logit. Only
+evidence for the finding is shown; the image stays readable underneath.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bedside_core.findings import saliency
+from bedside_core.imaging import Float
+
+# Control points of a dark-to-yellow ramp, readable by the colour-blind: (position, r, g, b).
+_RAMP = np.array(
+    [
+        (0.0, 0.0, 0.0, 0.05),
+        (0.25, 0.34, 0.06, 0.43),
+        (0.5, 0.73, 0.21, 0.33),
+        (0.75, 0.97, 0.55, 0.04),
+        (1.0, 0.99, 1.0, 0.64),
+    ]
+)
+_STRONGEST = 0.55  # opacity of full saliency
+
+
+def paint(
+    shown: Float, cam: Float, placement: tuple[int, int, int, int], tensor_size: int
+) -> NDArray[np.uint8]:
+    """Return (height, width, 3) uint8: the grey image with saliency in colour.
+
+    Args:
+        shown: (height, width) in 0..1, any resolution, covering the image area only.
+        cam: (h, w) class-activation map in logit units, covering the whole square tensor.
+        placement: (top, left, height, width) of the image area in tensor pixels.
+        tensor_size: side of the square tensor in pixels.
+    """
+    glow = _spread(saliency(cam), shown.shape, placement, tensor_size)
+    colour = np.stack([np.interp(glow, _RAMP[:, 0], _RAMP[:, i]) for i in (1, 2, 3)], axis=-1)
+    opacity = (_STRONGEST * np.clip(glow * 2.0, 0.0, 1.0))[..., None]
+    mixed = shown[..., None] * (1.0 - opacity) + colour * opacity
+    return np.asarray(np.clip(mixed * 255.0 + 0.5, 0, 255), np.uint8)
+
+
+def _spread(
+    glow: Float, shape: tuple[int, ...], placement: tuple[int, int, int, int], tensor_size: int
+) -> NDArray[np.float64]:
+    """Interpolate the map bilinearly at the image's pixels; map cells are centred on their area."""
+    top, left, height, width = placement
+    rows = top + (np.arange(shape[0]) + 0.5) * height / shape[0]
+    columns = left + (np.arange(shape[1]) + 0.5) * width / shape[1]
+    cell_rows = rows * glow.shape[0] / tensor_size - 0.5
+    cell_columns = columns * glow.shape[1] / tensor_size - 0.5
+    wide = np.stack([np.interp(cell_columns, np.arange(glow.shape[1]), row) for row in glow])
+    return np.stack(
+        [np.interp(cell_rows, np.arange(glow.shape[0]), column) for column in wide.T], axis=-1
+    )

@@ -1,0 +1,169 @@
+"""From held instances to a result: input check, pixel pipeline, engine, decision.
+
+A refusal belongs to the image and is part of the result; a failure belongs to the box and is
+raised, so that the job is tried again.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bedside_core.errors import OutlierImageError, RefusedError, WrongModalityError
+from bedside_core.findings import Check, Familiar, feature_check, intensity_check
+from bedside_core.imaging import PipelineSpec, Prepared, prepare
+from bedside_core.input_check import check_header
+from bedside_core.manifest import Manifest
+from bedside_core.overlay import paint
+from bedside_core.result import (
+    Json,
+    Reading,
+    canonical,
+    image_entry,
+    quarantine_entry,
+    refusal_entry,
+    same_entry,
+    study_result,
+)
+from bedside_edge.ports import Engine, Header, Instance, InstanceState, Outcome, Outputs, PixelReader
+
+log = logging.getLogger(__name__)
+
+_OVERLAY_PIXELS = 768
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """A loaded package with the engine that runs it, as chosen by the hardware profile."""
+
+    manifest: Manifest
+    familiar: Familiar = field(repr=False)
+    package_digest: str
+    engine: Engine
+    profile_name: str
+    profile_digest: str
+
+    @property
+    def pipeline(self) -> PipelineSpec:
+        """The pixel pipeline's parameters."""
+        return self.manifest.pipeline.spec()
+
+    def provenance(self) -> Json:
+        """Return what was read back from the running engine, and every digest."""
+        info = dataclasses.asdict(self.engine.info)
+        return {
+            "engine": info,
+            "profile": {"name": self.profile_name, "digest": self.profile_digest},
+            "package": self.package_digest,
+        }
+
+
+class Picture(Protocol):
+    """Encodes pictures for people."""
+
+    def png(self, rgb: NDArray[np.uint8], caption: Sequence[str]) -> bytes:
+        """Return (rows, columns, 3) with lines of text below it as a PNG."""
+        ...
+
+
+class AnalysisService:
+    """Reads images with one model. Safe to call from several threads."""
+
+    def __init__(self, model: Model, reader: PixelReader, picture: Picture) -> None:
+        self.model = model
+        self._reader, self._picture = reader, picture
+
+    def infer_tensor(self, tensor: NDArray[np.float32]) -> Outputs:
+        """Run the bare network; the caller has done its own preparation."""
+        return self.model.engine.run(tensor)
+
+    def analyse_object(self, data: bytes) -> Json:
+        """Return the result document of one Part 10 object; nothing is stored.
+
+        Raises:
+            RefusedError: the leaf that says why the model does not read it.
+        """
+        entry = image_entry(self._read(self._reader.header(data), data, "image-1"))
+        return study_result(self.model.manifest, [entry], self.model.provenance())
+
+    def describe_object(self, data: bytes) -> Json:
+        """Like `analyse_object`, but a refusal is a document too."""
+        try:
+            return self.analyse_object(data)
+        except RefusedError as refusal:
+            entry = refusal_entry("image-1", refusal)
+            return study_result(self.model.manifest, [entry], self.model.provenance())
+
+    def analyse_study(
+        self, instances: Sequence[Instance], read: Callable[[Instance], bytes]
+    ) -> Outcome:
+        """Return the outcome of a job over a study's settled instances.
+
+        Args:
+            instances: in order of arrival.
+            read: fetches the plain bytes of one instance.
+        """
+        entries = [self._entry(instance, read) for instance in instances]
+        body = study_result(self.model.manifest, entries, self.model.provenance())
+        reason = body["reason"]
+        return Outcome(
+            refused=body["status"] != "analysed",
+            reason=reason["code"] if reason else "",
+            body=canonical(body),
+        )
+
+    def overlay(self, data: bytes, entry: Json, caption: Sequence[str]) -> bytes:
+        """Return a PNG: the image as a reader would see it, saliency in colour, words below."""
+        spec = dataclasses.replace(self.model.pipeline, size=_OVERLAY_PIXELS)
+        prepared = prepare(self._reader.frame(data), spec)
+        return self._picture.png(_painted(prepared, entry, self.model.pipeline.size), caption)
+
+    def _entry(self, instance: Instance, read: Callable[[Instance], bytes]) -> Json:
+        if instance.state is InstanceState.SAME:
+            return same_entry(instance.instance_id, instance.same_as)
+        if instance.state is InstanceState.CONFLICT:
+            return quarantine_entry(instance.instance_id, instance.same_as)
+        try:
+            reading = self._read(instance.header, read(instance), instance.instance_id)
+        except RefusedError as refusal:
+            log.info(
+                "image refused", extra={"instance": instance.instance_id, "code": refusal.code}
+            )
+            return refusal_entry(instance.instance_id, refusal)
+        return image_entry(reading)
+
+    def _read(self, header: Header, data: bytes, name: str) -> Reading:
+        """Check, prepare, infer, check again, decide: the order is part of the product."""
+        manifest = self.model.manifest
+        checks = list(check_header(_seen(header), manifest.accepts))
+        prepared = prepare(self._reader.frame(data), self.model.pipeline)
+        checks.append(_must_pass(intensity_check(prepared.intensity, self.model.familiar)))
+        outputs = self.model.engine.run(prepared.tensor)
+        checks.append(_must_pass(feature_check(outputs.features, self.model.familiar)))
+        probability = manifest.calibration.value().probability(outputs.logit)
+        return Reading(
+            instance=name,
+            logit=outputs.logit,
+            probability=probability,
+            decision=manifest.decision.value().decide(probability),
+            cam=tuple(tuple(float(v) for v in row) for row in np.squeeze(outputs.cam)),
+            prepared=prepared,
+            checks=tuple(checks),
+        )
+
+
+def _must_pass(check: Check) -> Check:
+    """A failed check is a refusal: no number is shown for an image the model cannot know."""
+    if not check.passed:
+        raise OutlierImageError(f"unlike the training images: {check.reason}")
+    return check
+
+
+def _painted(prepared: Prepared, entry: Json, size: int) -> NDArray[np.uint8]:
+    """Lay the class-activation map, which covers the square tensor, over the image area."""
+    cam: Any = np.asarray(entry["cam"], np.float32)
+    return paint(prepared.shown, cam, tuple(entry["placement"]), size)

@@ -1,0 +1,154 @@
+"""The loop that turns ready jobs into results, and the waiting room for those who asked.
+
+Several workers may run, in threads of one process. A kill between any two steps costs a repeat,
+never a result: the queue's `finish` is one transaction and honours only the living lease.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+
+from bedside_core.errors import BedsideError, TimedOutError, WrongStateError
+from bedside_edge.ports import Clock, Instance, Job, JobQueue, JobState, ObjectStore
+from bedside_edge.services.analysis import AnalysisService
+from bedside_edge.services.ingest import IngestService, failure_code
+
+log = logging.getLogger(__name__)
+
+ENDED = frozenset({JobState.DONE, JobState.REFUSED, JobState.DEAD, JobState.CANCELLED})
+_IDLE_S = 5.0  # longest sleep without looking at the queue
+_AFTER_ERROR_S = 1.0
+
+Observe = Callable[[str, float], None]  # outcome code, seconds it took
+
+
+class Bell:
+    """Wakes workers when there may be work, and waiters when a job may have ended."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._rings = 0
+
+    def ring(self) -> None:
+        """Wake everybody."""
+        with self._condition:
+            self._rings += 1
+            self._condition.notify_all()
+
+    def count(self) -> int:
+        """Return how often it rang; hand it to `wait` so that no ring is missed."""
+        with self._condition:
+            return self._rings
+
+    def wait(self, seen: int, seconds: float) -> None:
+        """Sleep until it rings again after `seen`, or the time is over."""
+        with self._condition:
+            self._condition.wait_for(lambda: self._rings != seen, max(0.0, seconds))
+
+
+class Worker:
+    """Takes jobs one by one until told to stop."""
+
+    def __init__(
+        self,
+        *,
+        queue: JobQueue,
+        objects: ObjectStore,
+        ingest: IngestService,
+        analysis: AnalysisService,
+        clock: Clock,
+        bell: Bell,
+        job_timeout_s: float,
+        observe: Observe,
+    ) -> None:
+        self._queue, self._objects, self._ingest = queue, objects, ingest
+        self._analysis, self._clock, self._bell = analysis, clock, bell
+        self._timeout_s, self._observe = job_timeout_s, observe
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Finish the job in hand, then return from `run`."""
+        self._stopping.set()
+        self._bell.ring()
+
+    def run(self) -> None:
+        """Work until `stop`; an error of the queue itself is logged and waited out."""
+        while not self._stopping.is_set():
+            seen = self._bell.count()
+            try:
+                busy = self.step()
+                nap = 0.0 if busy else self._nap()
+            except Exception as error:  # a worker thread that dies would stop the clinic unseen
+                log.exception("worker error", extra={"code": failure_code(error)})
+                nap = _AFTER_ERROR_S
+            if nap:
+                self._bell.wait(seen, nap)
+
+    def step(self) -> bool:
+        """Take and end one job; False when none is ready."""
+        job = self._queue.lease(self._clock.now())
+        if job is None:
+            return False
+        started = self._clock.monotonic()
+        try:
+            code = self._process(job, started)
+        except WrongStateError:
+            code = "superseded"  # cancelled or taken over meanwhile: its result is nobody's
+        except Exception as error:  # any failure of one study must leave the queue running
+            code = failure_code(error)
+            state = self._queue.fail(job, code, self._clock.now())
+            level = logging.ERROR if state is JobState.DEAD else logging.WARNING
+            foreseen = isinstance(error, BedsideError)
+            log.log(
+                level,
+                "job failed",
+                extra={"job": job.job_id, "code": code, "state": str(state)},
+                exc_info=None if foreseen else error,
+            )
+        self._observe(code, self._clock.monotonic() - started)
+        self._bell.ring()
+        return True
+
+    def _process(self, job: Job, started: float) -> str:
+        instances = self._ingest.settle_study(job.study_id)
+
+        def read(instance: Instance) -> bytes:
+            if self._clock.monotonic() - started > self._timeout_s:
+                raise TimedOutError("the job ran past its time limit")
+            return self._objects.read(instance.object_name, instance.object_key)
+
+        outcome = self._analysis.analyse_study(instances, read)
+        result_id = self._queue.finish(job, outcome, self._clock.now())
+        code = outcome.reason if outcome.refused else "analysed"
+        log.info("job ended", extra={"job": job.job_id, "result": result_id, "code": code})
+        return code
+
+    def _nap(self) -> float:
+        due = self._queue.next_due()
+        if due is None:
+            return _IDLE_S
+        return min(_IDLE_S, max(0.0, (due - self._clock.now()) / 1000.0))
+
+
+class Jobs:
+    """The queue as the outside sees it: changes ring the bell, waiting is possible."""
+
+    def __init__(self, queue: JobQueue, clock: Clock, bell: Bell) -> None:
+        self.queue, self._clock, self._bell = queue, clock, bell
+
+    def wait(self, job_id: str, seconds: float) -> Job:
+        """Return the job when it has ended, or as it is after `seconds`."""
+        deadline = self._clock.monotonic() + seconds
+        while True:
+            seen = self._bell.count()
+            job = self.queue.job(job_id)
+            left = deadline - self._clock.monotonic()
+            if job.state in ENDED or left <= 0:
+                return job
+            self._bell.wait(seen, left)
+
+    def replay(self, job_id: str) -> Job:
+        """Put a dead job back."""
+        job = self.queue.replay(job_id, self._clock.now())
+        self._bell.ring()
+        return job

@@ -1,0 +1,28 @@
+"""Pictures for people: PNG files with a caption, made by Pillow."""
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+_LINE = 22  # pixels per caption line
+_MARGIN = 10
+
+
+class PillowPicture:
+    """Implements the `Picture` port."""
+
+    def png(self, rgb: NDArray[np.uint8], caption: Sequence[str]) -> bytes:
+        """Return the picture with the caption on a dark strip below it, as PNG bytes."""
+        strip = _LINE * len(caption) + 2 * _MARGIN if caption else 0
+        image = Image.new("RGB", (max(rgb.shape[1], 640 if caption else 1), rgb.shape[0] + strip))
+        image.paste(Image.fromarray(rgb), ((image.width - rgb.shape[1]) // 2, 0))
+        draw, font = ImageDraw.Draw(image), ImageFont.load_default(size=15)
+        for line, text in enumerate(caption):
+            place = (_MARGIN, rgb.shape[0] + _MARGIN + line * _LINE)
+            draw.text(place, text, fill=(235, 235, 235), font=font)
+        out = io.BytesIO()
+        image.save(out, "PNG")
+        return out.getvalue()
