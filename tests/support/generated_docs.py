@@ -113,9 +113,9 @@ def default_text(field: FieldInfo) -> str:
     return f"`{json.dumps(value, default=str)}`" if value is not None else "not set"
 
 
-def settings_table() -> str:
-    """One row per setting of the appliance's TOML file."""
-    config = importlib.import_module("bedside_edge.config").Config
+def settings_table(config: type[BaseModel] | None = None) -> str:
+    """One row per setting of the appliance's TOML file, or of another model."""
+    config = config or importlib.import_module("bedside_edge.config").Config
     rows = [
         f"| `{name}` | {type_name(field.annotation)} | {limits(field)} | {default_text(field)} "
         f"| {field.description or ''} |"
