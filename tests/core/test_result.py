@@ -1,0 +1,81 @@
+"""The result document."""
+
+import json
+
+import numpy as np
+import pytest
+
+from bedside_core.errors import NoPixelsError, WrongModalityError
+from bedside_core.findings import Check, Decision
+from bedside_core.imaging import Frame, PipelineSpec, prepare
+from bedside_core.result import (
+    NOTICE,
+    Reading,
+    canonical,
+    image_entry,
+    quarantine_entry,
+    refusal_entry,
+    same_entry,
+    study_result,
+)
+
+PROVENANCE = {"package": "sha256:" + "0" * 64}
+
+
+def reading(instance: str, probability: float) -> Reading:
+    pixels = np.arange(64 * 48, dtype=np.uint16).reshape(64, 48)
+    return Reading(
+        instance=instance,
+        logit=0.25,
+        probability=probability,
+        decision=Decision.PRESENT,
+        cam=((0.0, 1.5), (-0.25, 0.0)),
+        prepared=prepare(Frame(pixels=pixels), PipelineSpec(size=32)),
+        checks=(Check(name="modality", passed=True, reason="CR"),),
+    )
+
+
+def test_the_study_takes_the_image_with_the_highest_probability(manifest):
+    entries = [image_entry(reading(name, p)) for name, p in (("a", 0.2), ("b", 0.8), ("c", 0.5))]
+    body = study_result(manifest, entries, PROVENANCE)
+    assert body["value"]["image"] == "b"
+    assert body["value"]["probability"] == pytest.approx(0.8)
+    assert body["status"] == "analysed"
+    assert body["reason"] is None
+    assert [entry["instance"] for entry in body["images"]] == ["a", "b", "c"]
+
+
+def test_a_refused_image_beside_a_good_one_does_not_hide_the_result(manifest):
+    entries = [refusal_entry("a", NoPixelsError("no image")), image_entry(reading("b", 0.3))]
+    body = study_result(manifest, entries, PROVENANCE)
+    assert body["status"] == "analysed"
+    assert body["images"][0]["reason"] == {"code": "no-pixels", "detail": "no image"}
+
+
+def test_with_nothing_to_read_there_is_a_reason_and_no_value(manifest):
+    body = study_result(manifest, [refusal_entry("a", WrongModalityError("CT"))], PROVENANCE)
+    assert body["status"] == "not_processed"
+    assert body["value"] is None
+    assert body["reason"]["code"] == "wrong-modality"
+
+
+def test_copies_and_quarantined_instances_are_named_with_their_first(manifest):
+    entries = [same_entry("b", "a"), quarantine_entry("c", "a")]
+    body = study_result(manifest, entries, PROVENANCE)
+    assert body["reason"]["code"] == "conflicting-instance"
+    assert [entry["same_as"] for entry in body["images"]] == ["a", "a"]
+
+
+def test_equal_results_are_equal_bytes_and_say_what_they_are_not(manifest):
+    bodies = [
+        canonical(study_result(manifest, [image_entry(reading("a", 0.1))], PROVENANCE))
+        for _ in range(2)
+    ]
+    assert bodies[0] == bodies[1]
+    assert b" :" not in bodies[0]
+    assert json.loads(bodies[0])["notice"] == NOTICE
+
+
+def test_a_number_that_is_none_never_reaches_the_document():
+    with pytest.raises(ValueError, match="JSON compliant"):
+        canonical({"probability": float("nan")})
