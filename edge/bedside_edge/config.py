@@ -1,0 +1,264 @@
+"""The settings of one box: a TOML file, read once, checked, passed down as one frozen value.
+
+Every setting has a default, so the box starts without a file. Units stand in the names. An unknown
+key is an error, never a silent default. The environment says only where things lie:
+`BEDSIDE_CONFIG` names the file, `BEDSIDE_STATE` the state folder.
+"""
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+
+from bedside_core.errors import InvalidConfigError
+
+CONFIG_VARIABLE = "BEDSIDE_CONFIG"
+STATE_VARIABLE = "BEDSIDE_STATE"
+CONFIG_NAME = "bedside.toml"
+
+_MIB = 1 << 20
+_GIB = 1 << 30
+
+
+def _loopback(host: str) -> str:
+    """Only this machine may talk to the box until it can tell who is talking."""
+    try:
+        loopback = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        loopback = host == "localhost"
+    if not loopback:
+        raise ValueError(
+            "must be a loopback address: the box has no access control yet, "
+            "so whoever reached another address could read patients"
+        )
+    return host
+
+
+AeTitle = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]([A-Za-z0-9_. -]{0,14}[A-Za-z0-9_.-])?$")]
+LoopbackHost = Annotated[str, AfterValidator(_loopback)]
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86_400)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Http(_Section):
+    """The HTTP service: DICOMweb, inference protocol, appliance API."""
+
+    host: LoopbackHost = Field(
+        default="127.0.0.1", description="Loopback address the service binds"
+    )
+    port: Port = Field(default=8642, description="TCP port; 0 lets the system choose one")
+    max_body_bytes: int = Field(
+        default=2 * _GIB,
+        ge=_MIB,
+        description="Largest request body; a larger one is refused with 413",
+    )
+    max_tensor_bytes: int = Field(
+        default=16 * _MIB, ge=4096, description="Largest body of a tensor inference; 413 above it"
+    )
+    max_parts: int = Field(
+        default=10_000, ge=1, description="Most instances in one multipart request; 413 above it"
+    )
+    max_wait_s: Seconds = Field(
+        default=60.0, description="Longest time a request may wait for its result (`Prefer: wait`)"
+    )
+    max_waiting: int = Field(
+        default=64, ge=1, description="Most inference requests that may queue; 429 above it"
+    )
+    upload_idle_s: Seconds = Field(
+        default=30.0,
+        description="Silence of a sender in the middle of a body before it is given up",
+    )
+    storage_threads: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="Threads that encrypt and file uploads and read the database",
+    )
+    shutdown_s: Seconds = Field(
+        default=4.0, description="Time that running requests get to finish when the service stops"
+    )
+
+
+class Dicom(_Section):
+    """The DICOM receiver (C-STORE, C-ECHO)."""
+
+    host: LoopbackHost = Field(
+        default="127.0.0.1", description="Loopback address the receiver binds"
+    )
+    port: Port = Field(default=11112, description="TCP port; 0 lets the system choose one")
+    ae_title: AeTitle = Field(
+        default="BEDSIDE", description="AE title of the box; a call to another one is rejected"
+    )
+    max_associations: int = Field(
+        default=16, ge=1, le=256, description="Most associations at a time"
+    )
+    max_pdu_bytes: int = Field(
+        default=131_072,
+        ge=4096,
+        le=16 * _MIB,
+        description="Largest PDU the box asks senders to use",
+    )
+    max_object_bytes: int = Field(
+        default=2 * _GIB, ge=_MIB, description="Largest SOP Instance taken in, by any way"
+    )
+    idle_timeout_s: Seconds = Field(
+        default=60.0, description="Silence before an association is aborted"
+    )
+    allowed_calling_ae: list[AeTitle] = Field(
+        default=[], description="Calling AE titles that may send; empty lets every title in"
+    )
+
+
+class SourceRules(_Section):
+    """What differs for one sender; a value not given comes from `[completion]`."""
+
+    quiet_s: Seconds | None = Field(default=None, description="Quiet time for this sender")
+    priority: Literal["stat", "urgent", "routine"] = Field(
+        default="routine", description="Priority of this sender's studies"
+    )
+
+
+class Completion(_Section):
+    """When a study counts as complete; no single signal can be relied on."""
+
+    quiet_s: Seconds = Field(
+        default=5.0, description="Time without a new instance after which a study is analysed"
+    )
+    max_wait_s: Seconds = Field(
+        default=60.0, description="Longest time between a study's first instance and its analysis"
+    )
+    per_source: dict[AeTitle, SourceRules] = Field(
+        default={}, description="Table per calling AE title with its own `quiet_s` and `priority`"
+    )
+
+
+class Jobs(_Section):
+    """How study jobs are tried."""
+
+    attempts: int = Field(
+        default=5, ge=1, le=20, description="Attempts before a job is dead-lettered"
+    )
+    backoff_s: Seconds = Field(
+        default=1.0, description="Pause before the second attempt; doubles with every further one"
+    )
+    timeout_s: Seconds = Field(default=120.0, description="Longest time one attempt may run")
+
+
+class Disk(_Section):
+    """When the box stops taking studies in (HTTP 507, C-STORE 0xA700)."""
+
+    high_watermark: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="Used fraction of the disk above which nothing is taken in",
+    )
+    min_free_bytes: int = Field(
+        default=256 * _MIB, ge=0, description="Free space below which nothing is taken in"
+    )
+
+
+class Model(_Section):
+    """Which model package and hardware profile the box serves."""
+
+    package: str = Field(
+        default="",
+        description="Folder of the model package; empty takes the one shipped with the box",
+    )
+    profile: str = Field(
+        default="", description="Hardware profile file; empty takes the most specific one that fits"
+    )
+    engine: Literal["", "onnxruntime", "openvino"] = Field(
+        default="", description="Engine in place of the profile's; empty keeps the profile's"
+    )
+    precision: Literal["", "f32", "bf16", "int8"] = Field(
+        default="", description="Precision in place of the profile's; empty keeps the profile's"
+    )
+
+
+class Log(_Section):
+    """Log lines on standard error; they name no patient and no UID at any level."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least severe level that is written"
+    )
+    style: Literal["json", "plain"] = Field(
+        default="json", description="One JSON object a line, or the same fields as plain words"
+    )
+
+
+class State(_Section):
+    """Where the box keeps studies, results and keys."""
+
+    folder: str = Field(
+        default="~/.local/state/bedside",
+        description="State folder; `BEDSIDE_STATE` takes precedence",
+    )
+
+
+class Config(_Section):
+    """All settings of a box."""
+
+    state: State = State()
+    http: Http = Http()
+    dicom: Dicom = Dicom()
+    completion: Completion = Completion()
+    jobs: Jobs = Jobs()
+    disk: Disk = Disk()
+    model: Model = Model()
+    log: Log = Log()
+
+
+def parse_config(text: str) -> Config:
+    """Return the settings in `text`, TOML.
+
+    Raises:
+        InvalidConfigError: not TOML, an unknown key, or a value out of range; names the key and
+            never repeats the value.
+    """
+    try:
+        return Config.model_validate(tomllib.loads(text))
+    except tomllib.TOMLDecodeError as cause:
+        raise InvalidConfigError(f"the settings are not TOML: {cause}") from cause
+    except ValidationError as cause:
+        wrong = "; ".join(
+            f"{'.'.join(str(step) for step in error['loc'])}: {error['msg']}"
+            for error in cause.errors(include_url=False, include_input=False)
+        )
+        raise InvalidConfigError(f"settings: {wrong}") from None
+
+
+def load_config(
+    path: Path | None = None, environ: Mapping[str, str] | None = None
+) -> tuple[Config, Path]:
+    """Read the settings file and return it with the state folder in force.
+
+    Args:
+        path: the file named on the command line; else `BEDSIDE_CONFIG` names it; else
+            `bedside.toml` in the working directory if there is one; else the defaults hold.
+        environ: the environment; the process's own when not given.
+
+    Raises:
+        InvalidConfigError: a named file cannot be read, or its content is wrong.
+    """
+    environ = os.environ if environ is None else environ
+    named = path or (Path(environ[CONFIG_VARIABLE]) if environ.get(CONFIG_VARIABLE) else None)
+    source = named or Path(CONFIG_NAME)
+    try:
+        config = parse_config(source.read_text(encoding="utf-8"))
+    except FileNotFoundError as cause:
+        if named is not None:
+            raise InvalidConfigError("the settings file does not exist") from cause
+        config = Config()
+    except (OSError, UnicodeDecodeError) as cause:
+        raise InvalidConfigError("the settings file cannot be read as UTF-8 text") from cause
+    folder = environ.get(STATE_VARIABLE) or config.state.folder
+    return config, Path(folder).expanduser()
