@@ -8,7 +8,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := edge models/bedside_models sync firmware_scripts tests
-# Real DICOM peers and validators that some tests talk to; those tests skip, with a reason, without them.
+# Real DICOM peers and validators that some tests talk to; without them those tests skip and say so.
+# RUNLEVEL=1 leaves the packages' own services stopped: tests start theirs on free ports.
 DEBIAN_PACKAGES := dcmtk dicom3tools orthanc orthanc-dicomweb
 PEER_PROGRAMS := storescu storescp echoscu dciodvfy Orthanc
 PYTEST_WORKERS ?= 2
@@ -42,7 +43,7 @@ peers: ## install the DICOM peers that tests talk to, when root; otherwise name 
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	echo "peer programs not installed:$$missing (Debian packages: $(DEBIAN_PACKAGES))"; \
 	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && [ -z "$${NO_APT:-}" ]; then \
-	  export DEBIAN_FRONTEND=noninteractive; \
+	  export DEBIAN_FRONTEND=noninteractive RUNLEVEL=1; \
 	  { apt-get update -qq && apt-get install -y -qq --no-install-recommends $(DEBIAN_PACKAGES) >/dev/null; } \
 	    || echo 'apt-get did not install them; the tests that need them skip and say so'; \
 	else echo 'not installing them (needs root and apt-get); the tests that need them skip and say so'; fi
@@ -63,9 +64,10 @@ test: $(STAMP) peers ## unit, contract, property, integration and architecture t
 slow: $(STAMP) peers ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow -rs $(PYTEST_ARGS)
 
-lint: $(STAMP) types imports ## format and rule check, types, import contracts
+lint: $(STAMP) ## format and rule check, types, import contracts
 	$(BIN)/ruff format --check $(SOURCES)
 	$(BIN)/ruff check $(SOURCES)
+	@$(MAKE) --no-print-directory types imports
 
 fmt: $(STAMP) ## rewrite the sources in the house format
 	$(BIN)/ruff format $(SOURCES)
