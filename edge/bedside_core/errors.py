@@ -269,3 +269,34 @@ class TimedOutError(UnavailableError):
 
     code = "timed-out"
     status = 504
+
+
+# --- the HTTP shell --------------------------------------------------------------------------
+
+
+class ForeignRequestError(RefusedError):
+    """Host or Origin names another machine: DNS rebinding, or a page of another site."""
+
+    code = "foreign-request"
+    status = 403
+
+
+class InvalidRequestError(InvalidInputError):
+    """A parameter or field of the request is missing, unknown or out of range."""
+
+    code = "invalid-request"
+    status = 422
+
+
+class MethodNotAllowedError(InvalidInputError):
+    """The resource exists but does not answer this method."""
+
+    code = "method-not-allowed"
+    status = 405
+
+
+class InternalError(UnavailableError):
+    """Something nobody foresaw; the log has it under the request id."""
+
+    code = "internal"
+    status = 500
