@@ -7,7 +7,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from bedside_core.errors import BedsideError, RefusedError
-from bedside_edge.config import Config
+from bedside_edge.config import Config, parse_config
 from support import generated_docs as docs
 from support.repository import ROOT, tracked_files
 
@@ -41,6 +41,14 @@ def test_every_setting_is_described():
     settings = list(docs.setting_rows(Config))
     assert len(settings) > 10
     assert [name for name, field in settings if not field.description] == []
+
+
+def test_every_example_of_settings_is_accepted():
+    page = (docs.DOCS / "config.md").read_text(encoding="utf-8")
+    examples = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert examples
+    for example in examples:
+        assert parse_config(example) != Config()
 
 
 def test_an_undocumented_setting_is_seen():

@@ -49,11 +49,16 @@ def first_sentence(documented: object) -> str:
     return " ".join((inspect.getdoc(documented) or "").split("\n\n")[0].split())
 
 
+def cell(text: str) -> str:
+    """Text as it may stand in a table's cell."""
+    return text.replace("|", "\\|")
+
+
 def errors_table() -> str:
     """One row per code: what an API body, a log line and an exit status say."""
     rows = [
         f"| `{kind.code}` | {kind.__name__} | {kind.status} | {kind.exit_code} "
-        f"| {first_sentence(kind)} |"
+        f"| {cell(first_sentence(kind))} |"
         for kind in error_classes()
     ]
     head = ["| code | class | HTTP | exit | meaning |", "| --- | --- | --- | --- | --- |"]
@@ -69,12 +74,16 @@ def setting_rows(model: type[BaseModel], section: str = "") -> Iterator[tuple[st
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from setting_rows(inner, f"{section}{name}.")
-        else:
-            yield f"{section}{name}", field
+            continue
+        yield f"{section}{name}", field
+        values = get_args(inner)[-1:] if get_origin(inner) is dict else ()
+        for value in values:  # a table whose keys the user chooses, with settings of its own
+            if isinstance(value, type) and issubclass(value, BaseModel):
+                yield from setting_rows(value, f"{section}{name}.NAME.")
 
 
 def type_name(annotation: Any) -> str:
-    """A type as a person writes it: `int`, `str or none`, `list of str`."""
+    """A type as a person reads it: `int`, `str or none`, `list of str`."""
     origin, inner = get_origin(annotation), get_args(annotation)
     if annotation is type(None):
         return "none"
@@ -83,9 +92,10 @@ def type_name(annotation: Any) -> str:
     if origin in (list, tuple, frozenset, set):
         return f"list of {type_name(inner[0])}" if inner else "list"
     if origin is dict:
-        return f"table of {type_name(inner[1])}"
+        table = isinstance(inner[1], type) and issubclass(inner[1], BaseModel)
+        return "table of tables" if table else f"table of {type_name(inner[1])}"
     if origin is not None and all(isinstance(part, str) for part in inner):
-        return " or ".join(f"`{part}`" for part in inner)
+        return " or ".join(f"`{json.dumps(part)}`" for part in inner)
     if origin is not None and inner:
         return type_name(inner[0])
     return getattr(annotation, "__name__", str(annotation))
@@ -118,7 +128,7 @@ def settings_table(config: type[BaseModel] | None = None) -> str:
     config = config or importlib.import_module("bedside_edge.config").Config
     rows = [
         f"| `{name}` | {type_name(field.annotation)} | {limits(field)} | {default_text(field)} "
-        f"| {field.description or ''} |"
+        f"| {cell(field.description or '')} |"
         for name, field in setting_rows(config)
     ]
     head = ["| setting | type | limits | default | what it does |", "| --- " * 5 + "|"]
@@ -189,9 +199,9 @@ PAGES: dict[str, Callable[[], str]] = {
 
 
 def main() -> None:
-    """Rewrite every generated part that is out of step and name it."""
-    for name, generate in PAGES.items():
-        path, wanted = DOCS / name, generate()
+    """Rewrite the pages named as arguments, or all, where they are out of step; say which."""
+    for name in sys.argv[1:] or PAGES:
+        path, wanted = DOCS / name, PAGES[name]()
         if not path.exists() or path.read_text(encoding="utf-8") != wanted:
             path.write_text(wanted, encoding="utf-8")
             sys.stdout.write(f"rewrote docs/{name}\n")
