@@ -1,0 +1,197 @@
+"""The routing attributes of a DICOM object, read without touching pixels.
+
+One walk over the top-level elements (about a tenth of a millisecond) serves the C-STORE path;
+streams that break PS3.5 are handed to pydicom, which understands more bad habits.
+"""
+
+import struct
+from collections.abc import Mapping
+from io import BytesIO
+
+import pydicom
+from pydicom import charset
+from pydicom.valuerep import TEXT_VR_DELIMS
+
+from bedside_core.errors import (
+    InvalidUidError,
+    NotDicomError,
+    SopClassMismatchError,
+)
+from bedside_edge.dicom import part10
+from bedside_edge.dicom.quiet import muted_warnings
+from bedside_edge.ports import Header
+
+_TEXTS = {
+    "patient_id": 0x00100020,
+    "issuer": 0x00100021,
+    "accession_number": 0x00080050,
+}
+_CODES = {
+    "study_date": 0x00080020,
+    "modality": 0x00080060,
+    "presentation_intent": 0x00080068,
+    "body_part": 0x00180015,
+    "view": 0x00185101,
+    "photometric": 0x00280004,
+}
+_CHARSET, _IMAGE_TYPE, _NAME = 0x00080005, 0x00080008, 0x00100010
+_CLASS, _INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
+_SERIES_LATERALITY, _LATERALITY = 0x00200060, 0x00200062
+_EXPECTED, _ROWS, _COLUMNS = 0x00201208, 0x00280010, 0x00280011
+_PRIORITY, _OLD_PRIORITY = 0x00401003, 0x0032000C
+_WANTED = frozenset(
+    (
+        *_TEXTS.values(),
+        *_CODES.values(),
+        *(_CHARSET, _IMAGE_TYPE, _NAME, _CLASS, _INSTANCE, _STUDY, _SERIES),
+        *(_SERIES_LATERALITY, _LATERALITY, _EXPECTED, _ROWS, _COLUMNS, _PRIORITY, _OLD_PRIORITY),
+    )
+)
+_LAST = max(_WANTED)
+_LONGEST = 1024  # bytes of one text value; PS3.5 allows 64 characters a component
+_INFLATED_BEGINNING = 1 << 20
+_PLAIN = frozenset(("iso8859", "latin_1", "utf_8", "utf8", "ascii", "latin-1"))
+_NAME_DELIMITERS = TEXT_VR_DELIMS | {0x5E, 0x3D}  # ^ and = reset the character set too
+
+
+def read_header(data: bytes | memoryview) -> Header:
+    """Read the routing attributes of a Part 10 object, or of a bare data set.
+
+    `data` may be cut after the attributes wanted (the last is 0040,1003), so the beginning of an
+    object that is still arriving is enough.
+
+    Raises:
+        NotDicomError: no DICOM, or SOP Class, SOP Instance or Study Instance UID is missing.
+        InvalidUidError: a UID breaks PS3.5 section 9.
+    """
+    where = part10.locate(data)
+    values, little = _values(data, where)
+    syntax = where.transfer_syntax_uid
+    encodings = _encodings(values.get(_CHARSET, b""))
+    codes = {name: part10.text(values.get(tag, b"")) for name, tag in _CODES.items()}
+    return Header(
+        sop_class_uid=_uid(values, _CLASS, "SOP Class UID"),
+        sop_instance_uid=_uid(values, _INSTANCE, "SOP Instance UID"),
+        study_uid=_uid(values, _STUDY, "Study Instance UID"),
+        series_uid=_uid(values, _SERIES, "Series Instance UID", required=False),
+        transfer_syntax_uid=_checked(syntax, "Transfer Syntax UID"),
+        patient_name=_decoded(values.get(_NAME, b""), encodings, _NAME_DELIMITERS),
+        laterality=part10.text(values.get(_LATERALITY) or values.get(_SERIES_LATERALITY, b"")),
+        image_type=_several(values.get(_IMAGE_TYPE, b"")),
+        rows=_unsigned(values.get(_ROWS, b""), little),
+        columns=_unsigned(values.get(_COLUMNS, b""), little),
+        expected_instances=_integer_string(values.get(_EXPECTED, b"")),
+        requested_priority=part10.text(values.get(_PRIORITY) or values.get(_OLD_PRIORITY, b"")),
+        **codes,
+        **{
+            name: _decoded(values.get(tag, b""), encodings, TEXT_VR_DELIMS)
+            for name, tag in _TEXTS.items()
+        },
+    )
+
+
+def check_announced(header: Header, sop_class_uid: str, sop_instance_uid: str) -> None:
+    """Compare a data set with the C-STORE command that brought it.
+
+    Raises:
+        SopClassMismatchError: class or instance differ (status 0xA900).
+    """
+    if (header.sop_class_uid, header.sop_instance_uid) != (sop_class_uid, sop_instance_uid):
+        raise SopClassMismatchError("the data set is not what the C-STORE request announced")
+
+
+def _values(data: bytes | memoryview, where: part10.Located) -> tuple[Mapping[int, bytes], bool]:
+    """Return the wanted raw values and whether numbers in them are little-endian."""
+    syntax, start = where.transfer_syntax_uid, where.start
+    if syntax == part10.DEFLATED_LE:
+        data, start = part10.inflate_beginning(memoryview(data)[start:], _INFLATED_BEGINNING), 0
+        syntax = part10.EXPLICIT_LE
+    little = syntax != part10.EXPLICIT_BE
+    try:
+        values, _ = part10.scan(
+            data,
+            start,
+            implicit=syntax == part10.IMPLICIT_LE,
+            little=little,
+            stop=_LAST,
+            wanted=_WANTED,
+        )
+    except part10.OddEncodingError:
+        return _tolerant_values(bytes(memoryview(data)[start:]), syntax), little
+    return values, little
+
+
+def _tolerant_values(data_set: bytes, syntax: str) -> Mapping[int, bytes]:
+    """Let pydicom read what the strict walk refuses, and return the same raw values."""
+    source = BytesIO(part10.head("0.0", "0.0", syntax) + data_set)
+    with muted_warnings():
+        try:
+            read = pydicom.dcmread(
+                source, stop_before_pixels=True, specific_tags=sorted(_WANTED), force=True
+            )
+            raw = {tag: read.get_item(tag) for tag in _WANTED if tag in read}
+        except Exception as cause:  # foreign parser on hostile bytes: any failure means the same
+            raise NotDicomError("the data set cannot be read") from cause
+    values = {}
+    for tag, element in raw.items():
+        value = getattr(element, "value", None)
+        if isinstance(value, str):  # the character set is converted on reading
+            value = value.encode("ascii", "replace")
+        elif value is not None and not isinstance(value, bytes):  # several values
+            value = "\\".join(str(v) for v in value).encode("ascii", "replace")
+        values[tag] = value if isinstance(value, bytes) else b""
+    return values
+
+
+def _uid(values: Mapping[int, bytes], tag: int, name: str, *, required: bool = True) -> str:
+    uid = part10.text(values.get(tag, b""))
+    if not uid:
+        if required:
+            raise NotDicomError(f"the data set has no {name}")
+        return ""
+    return _checked(uid, name)
+
+
+def _checked(uid: str, name: str) -> str:
+    if not part10.valid_uid(uid):
+        raise InvalidUidError(f"the {name} breaks PS3.5 section 9")
+    return uid
+
+
+def _several(value: bytes) -> tuple[str, ...]:
+    """Split a CS value of several parts; parts in the middle and at the end may be empty."""
+    return tuple(part.strip() for part in part10.text(value).split("\\")) if value else ()
+
+
+def _unsigned(value: bytes, little: bool) -> int:
+    if len(value) != 2:
+        return 0
+    return int(struct.unpack("<H" if little else ">H", value)[0])
+
+
+def _integer_string(value: bytes) -> int:
+    """Read IS; what is no number counts as absent, for it only helps to guess completeness."""
+    digits = part10.text(value)
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) <= 12 else 0
+
+
+def _encodings(value: bytes) -> list[str]:
+    if not value:
+        return ["iso8859"]
+    names = [part.strip() for part in part10.text(value).split("\\")]
+    with muted_warnings():
+        encodings: list[str] = charset.convert_encodings(names)
+    return encodings
+
+
+def _decoded(value: bytes, encodings: list[str], delimiters: set[int]) -> str:
+    if len(value) > _LONGEST:
+        raise NotDicomError("an identifying attribute is longer than DICOM allows")
+    if not value:
+        return ""
+    if value.isascii() and b"\x1b" not in value and encodings[0] in _PLAIN:
+        decoded = value.decode("ascii")
+    else:
+        with muted_warnings():
+            decoded = charset.decode_bytes(value, encodings, delimiters)
+    return decoded.strip("\0 ")

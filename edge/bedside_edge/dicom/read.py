@@ -1,0 +1,214 @@
+"""From the bytes of a DICOM object to a grey frame, or to the coded reason why not.
+
+Decoding uses the permissively licensed codecs pydicom finds installed. The checks run from the
+cheapest and most telling to the decoder itself, and nothing is allocated on the word of a header:
+claimed sizes are bounded, deflated streams are inflated to a limit, compressed frames are asked
+for their size first.
+"""
+
+import hashlib
+from io import BytesIO
+
+import numpy as np
+import pydicom
+from numpy.typing import NDArray
+from pydicom.encaps import get_frame
+from pydicom.pixels import get_decoder
+
+from bedside_core.errors import (
+    ColourImageError,
+    CorruptPixelsError,
+    MalformedHeaderError,
+    MissingRescaleError,
+    MultiFrameError,
+    NoPixelsError,
+    UndecodableTransferSyntaxError,
+    UnsupportedPixelsError,
+)
+from bedside_core.imaging import Frame, native
+from bedside_edge.dicom import part10
+from bedside_edge.dicom.codestream import describe
+from bedside_edge.dicom.grey import Attributes, grey_meaning
+from bedside_edge.dicom.header import read_header
+from bedside_edge.dicom.quiet import mute_loggers, muted_warnings
+from bedside_edge.ports import Header
+
+_JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
+_JPEG_FAMILY = "1.2.840.10008.1.2.4."
+_NATIVE_SYNTAXES = frozenset(
+    (part10.IMPLICIT_LE, part10.EXPLICIT_LE, part10.EXPLICIT_BE, part10.DEFLATED_LE)
+)
+_GREY = frozenset(("MONOCHROME1", "MONOCHROME2"))
+
+
+class PydicomReader:
+    """PixelReader over pydicom and its codecs. Holds no state between calls; thread-safe.
+
+    Args:
+        max_pixels: largest image, in samples of all frames together.
+        max_bytes: largest data set after inflating.
+    """
+
+    def __init__(self, *, max_pixels: int = 1 << 27, max_bytes: int = 1 << 29) -> None:
+        mute_loggers()
+        self._max_pixels = max_pixels
+        self._max_bytes = max_bytes
+
+    def header(self, data: bytes) -> Header:
+        """Read the routing attributes of a Part 10 object or bare data set.
+
+        Raises:
+            NotDicomError: no DICOM, or a required UID is missing.
+            InvalidUidError: a UID breaks PS3.5 section 9.
+        """
+        return read_header(data)
+
+    def frame(self, data: bytes) -> Frame:
+        """Decode the single grey frame of an object.
+
+        Raises:
+            RefusedError: a leaf says why the pipeline cannot see this object.
+            NotDicomError: the bytes are no DICOM object.
+        """
+        with muted_warnings():
+            header = self._open(data)
+            self._refuse_what_is_not_one_grey_frame(header)
+            meaning = grey_meaning(header)
+            self._refuse_undecodable(header)
+            stored = _without_unused_bits(self._decode(header, 0), header.integer("BitsStored"))
+            return meaning.frame(stored)
+
+    def pixel_digest(self, data: bytes) -> str:
+        """Return sha256 over every frame's stored values, their shape and type.
+
+        Two encodings of one image agree; byte order and unused high bits do not count.
+
+        Raises:
+            RefusedError: a leaf says why the pixels cannot be decoded.
+            NotDicomError: the bytes are no DICOM object.
+        """
+        hasher = hashlib.sha256()
+        with muted_warnings():
+            header = self._open(data)
+            self._refuse_without_pixels(header)
+            self._refuse_undecodable(header)
+            grey = header.text("PhotometricInterpretation") in _GREY
+            for index in range(max(1, header.integer("NumberOfFrames", 1))):
+                stored = self._decode(header, index)
+                if grey:
+                    stored = _without_unused_bits(stored, header.integer("BitsStored"))
+                plain = np.ascontiguousarray(stored, stored.dtype.newbyteorder("<"))
+                hasher.update(f"{plain.dtype.str}{plain.shape}".encode())
+                hasher.update(plain.data)
+        return hasher.hexdigest()
+
+    def _open(self, data: bytes) -> Attributes:
+        """Parse the attributes the pipeline knows; the rest is skipped."""
+        where = part10.locate(data)
+        syntax = where.transfer_syntax_uid
+        if syntax == part10.DEFLATED_LE:
+            plain = part10.inflate(memoryview(data)[where.start :], self._max_bytes)
+            syntax = part10.EXPLICIT_LE
+            source = part10.head("0.0", "0.0", syntax) + plain
+        elif where.meta.get(0x00020010):
+            source = data if where.start >= 132 else bytes(128) + b"DICM" + data
+        else:
+            source = part10.head("0.0", "0.0", syntax) + data[where.start :]
+        try:
+            read = pydicom.dcmread(BytesIO(source), specific_tags=Attributes.TAGS, force=True)
+        except Exception as cause:  # foreign parser on hostile bytes: any failure means the same
+            raise MalformedHeaderError("the data set cannot be read") from cause
+        return Attributes(read, syntax)
+
+    def _refuse_without_pixels(self, header: Attributes) -> None:
+        if header.has("FloatPixelData") or header.has("DoubleFloatPixelData"):
+            raise UnsupportedPixelsError("floating point pixels are outside the pipeline")
+        if not header.has("PixelData"):
+            raise NoPixelsError("the object carries no pixel data")
+        rows, columns = header.integer("Rows"), header.integer("Columns")
+        frames, samples = header.integer("NumberOfFrames", 1), header.integer("SamplesPerPixel", 1)
+        if min(rows, columns, samples) < 1 or frames < 0:
+            raise MalformedHeaderError("rows, columns, frames or samples are out of range")
+        if rows * columns * samples * max(1, frames) > self._max_pixels:
+            raise UnsupportedPixelsError("the object claims more pixels than this box takes")
+        if header.integer("BitsAllocated") < header.integer("BitsStored"):
+            raise MalformedHeaderError("more bits are stored than allocated")
+
+    def _refuse_what_is_not_one_grey_frame(self, header: Attributes) -> None:
+        self._refuse_without_pixels(header)
+        photometric = header.text("PhotometricInterpretation")
+        if not photometric:
+            raise MalformedHeaderError("there is no Photometric Interpretation")
+        if photometric not in _GREY or header.integer("SamplesPerPixel", 1) != 1:
+            raise ColourImageError("the model reads grey images, this one has colour")
+        if header.integer("NumberOfFrames", 1) > 1:
+            raise MultiFrameError("the model reads one frame, this object has several")
+        if header.integer("BitsAllocated") not in (8, 16):
+            raise UnsupportedPixelsError("need 8 or 16 bits allocated")
+        if not 2 <= header.integer("BitsStored") <= 16:
+            raise UnsupportedPixelsError("need 2 to 16 bits stored")
+        if header.text("Modality") == "CT" and not header.has_rescale():
+            raise MissingRescaleError("a CT without rescale has no Hounsfield units")
+
+    def _refuse_undecodable(self, header: Attributes) -> None:
+        syntax = header.transfer_syntax_uid
+        if syntax in _NATIVE_SYNTAXES:
+            return
+        try:
+            available = get_decoder(syntax).is_available
+        except NotImplementedError:
+            available = False
+        # gdcm and Pillow register for JPEG Extended but read its 8-bit form only.
+        twelve_bit = syntax == _JPEG_EXTENDED and header.integer("BitsStored") > 8
+        if not available or twelve_bit:
+            named = syntax if syntax.startswith("1.2.840.10008.") else "(private)"
+            raise UndecodableTransferSyntaxError(f"no decoder here for transfer syntax {named}")
+
+    def _decode(self, header: Attributes, index: int) -> NDArray[np.generic]:
+        """Decode one frame to stored values in native byte order."""
+        syntax = header.transfer_syntax_uid
+        if syntax.startswith(_JPEG_FAMILY):
+            self._compare_codestream(header, index)
+        try:
+            decoder = get_decoder(part10.EXPLICIT_LE if syntax == part10.DEFLATED_LE else syntax)
+            pixels, _ = decoder.as_array(header.data_set, raw=True, index=index)
+        except Exception as cause:  # foreign codecs on hostile bytes: any failure means the same
+            raise CorruptPixelsError("the pixel data ended early or cannot be decoded") from cause
+        return native(pixels)
+
+    def _compare_codestream(self, header: Attributes, index: int) -> None:
+        """Refuse a compressed frame that claims another size than the header.
+
+        Raises:
+            CorruptPixelsError: no frame, no readable codestream, or another size.
+        """
+        frames = max(1, header.integer("NumberOfFrames", 1))
+        try:
+            coded = get_frame(header.data_set.PixelData, index, number_of_frames=frames)
+        except Exception as cause:  # hostile fragments and offset tables
+            raise CorruptPixelsError("the frames of the pixel data cannot be found") from cause
+        claim = describe(coded)
+        if claim is None:
+            raise CorruptPixelsError("the compressed frame has no readable header")
+        if (claim.rows, claim.columns) != (header.integer("Rows"), header.integer("Columns")):
+            raise CorruptPixelsError("the compressed frame has another size than the header")
+        if claim.samples != header.integer("SamplesPerPixel", 1):
+            raise CorruptPixelsError("the compressed frame has other samples than the header")
+
+
+def _without_unused_bits(stored: NDArray[np.generic], bits: int) -> NDArray[np.generic]:
+    """Clear what lies above Bits Stored (overlays of old objects) and restore the sign.
+
+    The decoded array says whether values are signed: a JPEG 2000 stream may contradict Pixel
+    Representation, and pydicom has settled that.
+    """
+    spare = stored.dtype.itemsize * 8 - bits
+    if spare <= 0 or stored.dtype.kind not in "iu":
+        return stored
+    low, high = int(stored.min()), int(stored.max())
+    least = -(1 << (bits - 1)) if stored.dtype.kind == "i" else 0
+    if least <= low and high < least + (1 << bits):
+        return stored
+    shifted: NDArray[np.generic] = np.left_shift(stored, spare)
+    np.right_shift(shifted, spare, out=shifted)
+    return shifted
