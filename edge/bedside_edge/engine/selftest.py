@@ -1,0 +1,71 @@
+"""The start-up self-test: does this engine, on this machine, give the answers that are known?
+
+Runs every golden case of the package through the pixel pipeline and the compiled engine. A case
+that fails names itself, the engine and how far off it was; nothing is served then.
+"""
+
+from dataclasses import dataclass
+
+from bedside_core.errors import GoldenMismatchError
+from bedside_core.golden import GoldenCase, check_logit, check_tensor
+from bedside_core.imaging import Prepared, prepare
+from bedside_core.manifest import Variant
+from bedside_edge.engine.package import Package
+from bedside_edge.ports import Engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelfTest:
+    """What the self-test saw: number of cases and the largest difference of a logit."""
+
+    cases: int
+    worst_logit: float
+    allowed_logit: float
+
+
+def self_test(package: Package, engine: Engine, variant: Variant, limit: float) -> SelfTest:
+    """Run every golden case.
+
+    Args:
+        package: the opened package.
+        engine: the compiled engine.
+        variant: the export it runs; its manifest tolerance holds.
+        limit: the hardware profile's tolerance of a logit; the smaller of the two holds.
+
+    Raises:
+        GoldenMismatchError: a tensor, logit or decision is not the known one.
+        InvalidPackageError: the golden files are not those of the manifest.
+    """
+    allowed = min(limit, variant.tolerance.golden_logit)
+    worst = 0.0
+    for case, prepared in prepare_cases(package):
+        logit = engine.run(prepared.tensor).logit
+        worst = max(worst, check_logit(case, variant.engine, variant.precision, logit, allowed))
+        _check_decision(package, case, variant, logit)
+    return SelfTest(cases=len(package.golden.cases), worst_logit=worst, allowed_logit=allowed)
+
+
+def prepare_cases(package: Package) -> list[tuple[GoldenCase, Prepared]]:
+    """Return every golden case with what the pixel pipeline makes of it here.
+
+    Raises:
+        GoldenMismatchError: the pipeline makes another tensor on this machine.
+    """
+    done = []
+    for case in package.golden.cases:
+        frame = case.frame.frame(package.read(case.frame.path))
+        prepared = prepare(frame, package.spec)
+        check_tensor(case, prepared.tensor)
+        done.append((case, prepared))
+    return done
+
+
+def _check_decision(package: Package, case: GoldenCase, variant: Variant, logit: float) -> None:
+    manifest = package.manifest
+    decision = manifest.decision.value().decide(manifest.calibration.value().probability(logit))
+    known = case.answer(variant.engine, variant.precision)
+    if decision != known.decision:
+        raise GoldenMismatchError(
+            f"golden case {case.name}: {variant.engine} {variant.precision} decides {decision}, "
+            f"{known.decision} is known"
+        )
