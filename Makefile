@@ -15,7 +15,7 @@ PEER_PROGRAMS := storescu storescp echoscu dciodvfy Orthanc
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: help install demo test lint bench fmt types imports slow wheel lock docs peers train-env clean
+.PHONY: help install demo test lint bench fmt types imports slow wheel lock docs cover peers train-env clean
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,7 +36,8 @@ install: $(STAMP) ## create .venv with the locked dependencies and this project
 	@$(BIN)/bedside-edge --version
 
 train-env: $(STAMP) ## add the training side (torch, onnx, nncf) to .venv; not locked, see docs/development.md
-	$(BIN)/python -m pip install --disable-pip-version-check -c requirements.txt -e '.[train]' --no-build-isolation
+	@sed -n 's/ *\\$$//; /^[a-z].*==/p' requirements.txt > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install --disable-pip-version-check -c $(VENV)/constraints.txt --no-build-isolation -e '.[train]'
 
 peers: ## install the DICOM peers that tests talk to, when root; otherwise name them
 	@missing=''; for program in $(PEER_PROGRAMS); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \
@@ -63,6 +64,10 @@ test: $(STAMP) peers ## unit, contract, property, integration and architecture t
 
 slow: $(STAMP) peers ## the tests that take minutes
 	$(BIN)/python -m pytest -m slow -rs $(PYTEST_ARGS)
+
+cover: $(STAMP) ## branch coverage of bedside_core by its own tests
+	$(BIN)/coverage run -m pytest -q tests/core
+	$(BIN)/coverage report
 
 lint: $(STAMP) ## format and rule check, types, import contracts
 	$(BIN)/ruff format --check $(SOURCES)
@@ -92,4 +97,4 @@ lock: ## rewrite requirements.txt from pyproject.toml: hashes, no hosts, nothing
 	.lock-venv/bin/uv export --quiet --format requirements-txt --extra dev --no-emit-project --no-header --no-annotate -o requirements.txt
 
 clean: ## remove what the targets made, the virtual environment included
-	rm -rf $(VENV) .lock-venv dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache demo-output bench-output
+	rm -rf $(VENV) .lock-venv .coverage dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache demo-output bench-output
