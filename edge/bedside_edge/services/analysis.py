@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bedside_core.errors import OutlierImageError, RefusedError, WrongModalityError
+from bedside_core.errors import OutlierImageError, RefusedError
 from bedside_core.findings import Check, Familiar, feature_check, intensity_check
 from bedside_core.imaging import PipelineSpec, Prepared, prepare
-from bedside_core.input_check import check_header
+from bedside_core.input_check import judge_header
 from bedside_core.manifest import Manifest
 from bedside_core.overlay import paint
 from bedside_core.result import (
@@ -87,16 +87,17 @@ class AnalysisService:
         Raises:
             RefusedError: the leaf that says why the model does not read it.
         """
-        entry = image_entry(self._read(self._reader.header(data), data, "image-1"))
+        entry = image_entry(self._read(self._reader.header(data), data, "image-1", []))
         return study_result(self.model.manifest, [entry], self.model.provenance())
 
     def describe_object(self, data: bytes) -> Json:
-        """Like `analyse_object`, but a refusal is a document too."""
-        try:
-            return self.analyse_object(data)
-        except RefusedError as refusal:
-            entry = refusal_entry("image-1", refusal)
-            return study_result(self.model.manifest, [entry], self.model.provenance())
+        """Like `analyse_object`, but a refusal is a document too.
+
+        Raises:
+            NotDicomError, InvalidUidError: there is nothing to describe.
+        """
+        entry = self._entry("image-1", self._reader.header(data), lambda: data)
+        return study_result(self.model.manifest, [entry], self.model.provenance())
 
     def analyse_study(
         self, instances: Sequence[Instance], read: Callable[[Instance], bytes]
@@ -107,7 +108,7 @@ class AnalysisService:
             instances: in order of arrival.
             read: fetches the plain bytes of one instance.
         """
-        entries = [self._entry(instance, read) for instance in instances]
+        entries = [self._instance_entry(instance, read) for instance in instances]
         body = study_result(self.model.manifest, entries, self.model.provenance())
         reason = body["reason"]
         return Outcome(
@@ -122,28 +123,36 @@ class AnalysisService:
         prepared = prepare(self._reader.frame(data), spec)
         return self._picture.png(_painted(prepared, entry, self.model.pipeline.size), caption)
 
-    def _entry(self, instance: Instance, read: Callable[[Instance], bytes]) -> Json:
+    def _instance_entry(self, instance: Instance, read: Callable[[Instance], bytes]) -> Json:
+        name = instance.instance_id
         if instance.state is InstanceState.SAME:
-            return same_entry(instance.instance_id, instance.same_as)
+            return same_entry(name, instance.same_as)
         if instance.state is InstanceState.CONFLICT:
-            return quarantine_entry(instance.instance_id, instance.same_as)
-        try:
-            reading = self._read(instance.header, read(instance), instance.instance_id)
-        except RefusedError as refusal:
-            log.info(
-                "image refused", extra={"instance": instance.instance_id, "code": refusal.code}
-            )
-            return refusal_entry(instance.instance_id, refusal)
-        return image_entry(reading)
+            return quarantine_entry(name, instance.same_as)
+        return self._entry(name, instance.header, lambda: read(instance))
 
-    def _read(self, header: Header, data: bytes, name: str) -> Reading:
+    def _entry(self, name: str, header: Header, fetch: Callable[[], bytes]) -> Json:
+        """Return the image's entry: a reading, or the refusal with the checks made so far."""
+        checks: list[Check] = []
+        try:
+            return image_entry(self._read(header, fetch(), name, checks))
+        except RefusedError as refusal:
+            log.info("image refused", extra={"instance": name, "code": refusal.code})
+            return refusal_entry(name, refusal, checks)
+
+    def _read(self, header: Header, data: bytes, name: str, checks: list[Check]) -> Reading:
         """Check, prepare, infer, check again, decide: the order is part of the product."""
-        manifest = self.model.manifest
-        checks = list(check_header(_seen(header), manifest.accepts))
+        manifest, familiar = self.model.manifest, self.model.familiar
+        judgement = judge_header(header, manifest.accepts)
+        checks.extend(judgement.checks)
+        if judgement.refusal is not None:
+            raise judgement.refusal
         prepared = prepare(self._reader.frame(data), self.model.pipeline)
-        checks.append(_must_pass(intensity_check(prepared.intensity, self.model.familiar)))
+        checks.append(intensity_check(prepared.intensity, familiar))
+        _must_pass(checks[-1])
         outputs = self.model.engine.run(prepared.tensor)
-        checks.append(_must_pass(feature_check(outputs.features, self.model.familiar)))
+        checks.append(feature_check(outputs.features, familiar))
+        _must_pass(checks[-1])
         probability = manifest.calibration.value().probability(outputs.logit)
         return Reading(
             instance=name,
@@ -156,11 +165,10 @@ class AnalysisService:
         )
 
 
-def _must_pass(check: Check) -> Check:
+def _must_pass(check: Check) -> None:
     """A failed check is a refusal: no number is shown for an image the model cannot know."""
     if not check.passed:
         raise OutlierImageError(f"unlike the training images: {check.reason}")
-    return check
 
 
 def _painted(prepared: Prepared, entry: Json, size: int) -> NDArray[np.uint8]:
