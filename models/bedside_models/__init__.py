@@ -1,0 +1,1 @@
+"""The central side: train, export, quantise, evaluate and package models."""
