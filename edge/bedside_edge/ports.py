@@ -97,7 +97,9 @@ class Sealed:
     name: str
     object_key: bytes = field(repr=False)
     size: int
-    digest: str  # sha256 hex of the plain data set bytes plus transfer syntax: equality of instances
+    digest: (
+        str  # sha256 hex of the plain data set bytes plus transfer syntax: equality of instances
+    )
 
 
 class ObjectSink(Protocol):
@@ -108,8 +110,9 @@ class ObjectSink(Protocol):
         ...
 
     def seal(self, digest: str) -> Sealed:
-        """Write the final chunk, fsync the file, rename it to its name. Durable on return
-        together with `ObjectStore.flush` (directory entries of many objects at once)."""
+        """Write the final chunk and rename the file to its name; durable after
+        `ObjectStore.flush`, and not to be filed or acknowledged before.
+        """
         ...
 
     def abort(self) -> None:
@@ -125,7 +128,10 @@ class ObjectStore(Protocol):
         ...
 
     def flush(self) -> None:
-        """Make the names of all sealed objects durable (directory fsync)."""
+        """Make all sealed objects durable: fsync of files and folders, shared by callers.
+
+        StoreUnavailableError: none of them may be acknowledged.
+        """
         ...
 
     def read(self, name: str, object_key: bytes) -> bytes:

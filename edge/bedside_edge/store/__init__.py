@@ -1,0 +1,1 @@
+"""The state folder: encrypted objects as files, everything else in one SQLite database."""

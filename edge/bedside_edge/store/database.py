@@ -1,0 +1,259 @@
+"""One SQLite file, one writing thread, many readers; a commit is on the disk before it returns.
+
+Callers hand in functions. The thread runs everything that waits in one transaction, each function
+in its own savepoint, commits once, and only then answers: many senders share one fsync, and a
+function that fails takes back its own rows and nobody else's. Because a function gets the
+connection, one function can write a business row and its evidence together.
+"""
+
+import contextlib
+import importlib.resources
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from bedside_core.errors import DiskFullError, StoreUnavailableError
+
+T = TypeVar("T")
+_GROUP: Final = 256  # functions in one transaction at most
+_IDLE_READERS: Final = 8
+_BUSY_MS: Final = 10_000
+_SYNCHRONOUS_FULL: Final = 2
+_APPLICATION_ID: Final = 0x42454453  # "BEDS"
+_FULL: Final = {sqlite3.SQLITE_FULL}
+
+Write = Callable[[sqlite3.Connection], Any]
+
+
+class Database:
+    """The box's database. Methods may be called from any thread; close it once."""
+
+    def __init__(self, path: Path) -> None:
+        """Open or create the file at `path` and bring its schema up to date.
+
+        Raises:
+            StoreUnavailableError: not readable, not a Bedside database, from a newer version, or
+                the file system does not grant WAL with synchronous=FULL.
+            DiskFullError: no room to create it.
+        """
+        self._path = path
+        self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_IDLE_READERS)
+        self._work: queue.SimpleQueue[tuple[Write, Future[Any]] | None] = queue.SimpleQueue()
+        self._gate = threading.Lock()  # nothing is queued behind the end marker
+        self._closed = False
+        with _mapped():
+            self._writer = self._connect()
+            try:
+                _migrate(self._writer)
+            except BaseException:
+                self._writer.close()
+                raise
+        self._thread = threading.Thread(target=self._run, name="database", daemon=True)
+        self._thread.start()
+
+    def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `fn` in the writing thread and return its answer once it is durable.
+
+        `fn` runs inside a transaction and must not commit, roll back or wait for other threads.
+        What it raises comes out here, and its rows are taken back.
+
+        Raises:
+            DiskFullError, StoreUnavailableError: nothing was written.
+        """
+        return self.submit(fn).result()
+
+    def submit(self, fn: Callable[[sqlite3.Connection], T]) -> "Future[T]":
+        """Queue `fn` like `write`, without waiting; the future ends when it is durable."""
+        future: Future[T] = Future()
+        with self._gate:
+            if self._closed:
+                raise StoreUnavailableError("the database is closed")
+            self._work.put((fn, future))
+        return future
+
+    def read(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """Run `fn` on a read-only connection that sees one committed state throughout."""
+        with _mapped():
+            connection = self._reader()
+            try:
+                connection.execute("BEGIN")
+                try:
+                    return fn(connection)
+                finally:
+                    connection.execute("ROLLBACK")
+            finally:
+                self._give_back(connection)
+
+    def close(self) -> None:
+        """Finish what is queued, stop the thread, close the file. May be called twice."""
+        with self._gate:
+            if self._closed:
+                return
+            self._closed = True
+            self._work.put(None)
+        self._thread.join()
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._readers.get_nowait().close()
+
+    # --- the writing thread ------------------------------------------------------------------
+
+    def _run(self) -> None:
+        ending = False
+        while not ending:
+            group, ending = self._next_group()
+            if group:
+                self._commit(group)
+        self._writer.close()
+
+    def _next_group(self) -> tuple[list[tuple[Write, "Future[Any]"]], bool]:
+        """Return everything that waits, at least one entry, and whether the end marker came."""
+        entry = self._work.get()
+        group: list[tuple[Write, Future[Any]]] = []
+        while entry is not None:
+            if entry[1].set_running_or_notify_cancel():
+                group.append(entry)
+            if len(group) >= _GROUP:
+                return group, False
+            try:
+                entry = self._work.get_nowait()
+            except queue.Empty:
+                return group, False
+        return group, True
+
+    def _commit(self, group: list[tuple[Write, "Future[Any]"]]) -> None:
+        answers: list[tuple[Future[Any], Any]] = []
+        failures: list[tuple[Future[Any], BaseException]] = []
+        writer = self._writer
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            for fn, future in group:
+                try:
+                    answers.append((future, self._one(fn)))
+                except Exception as cause:
+                    failures.append((future, _translate(cause)))
+                    if not writer.in_transaction:
+                        # SQLite gave up the whole transaction (full disk, lost disk)
+                        failures += [(f, _translate(cause)) for f, _ in answers]
+                        answers.clear()
+                        writer.execute("BEGIN IMMEDIATE")
+            writer.execute("COMMIT")
+        except sqlite3.Error as cause:
+            # A bare ROLLBACK would raise, and hide the cause, when SQLite has rolled back already
+            if writer.in_transaction:
+                writer.execute("ROLLBACK")
+            settled = {id(future) for future, _ in failures}
+            failures += [(f, _translate(cause)) for _, f in group if id(f) not in settled]
+            answers.clear()
+        for future, answer in answers:
+            future.set_result(answer)
+        for future, failure in failures:
+            future.set_exception(failure)
+
+    def _one(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """Run one function in a savepoint of its own."""
+        writer = self._writer
+        writer.execute("SAVEPOINT one")
+        try:
+            answer = fn(writer)
+        except BaseException:
+            if writer.in_transaction:
+                writer.execute("ROLLBACK TO one")
+                writer.execute("RELEASE one")
+            raise
+        writer.execute("RELEASE one")
+        return answer
+
+    # --- connections -------------------------------------------------------------------------
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, isolation_level=None, check_same_thread=False, timeout=_BUSY_MS / 1000
+        )
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            # both belong to the connection, not to the file: every opener sets and checks them
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA secure_delete = ON")  # an erased key is overwritten
+            connection.execute("PRAGMA trusted_schema = OFF")
+            _check(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _reader(self) -> sqlite3.Connection:
+        if self._closed:
+            raise StoreUnavailableError("the database is closed")
+        try:
+            return self._readers.get_nowait()
+        except queue.Empty:
+            connection = self._connect()
+            connection.execute("PRAGMA query_only = ON")
+            return connection
+
+    def _give_back(self, connection: sqlite3.Connection) -> None:
+        with self._gate:  # so that close() finds every connection that is not in use
+            if not self._closed:
+                try:
+                    self._readers.put_nowait(connection)
+                except queue.Full:
+                    connection.close()
+                return
+        connection.close()
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    """Read back what durability rests on."""
+    granted = {
+        name: connection.execute(f"PRAGMA {name}").fetchone()[0]
+        for name in ("journal_mode", "synchronous", "foreign_keys")
+    }
+    if granted != {"journal_mode": "wal", "synchronous": _SYNCHRONOUS_FULL, "foreign_keys": 1}:
+        raise StoreUnavailableError("the file system does not grant WAL with full sync")
+
+
+def _migrate(connection: sqlite3.Connection) -> None:
+    """Apply every schema file above the file's version, each in a transaction of its own."""
+    folder = importlib.resources.files("bedside_edge.store") / "schema"
+    scripts = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
+    held = connection.execute("PRAGMA user_version").fetchone()[0]
+    kind = connection.execute("PRAGMA application_id").fetchone()[0]
+    if held > len(scripts):
+        raise StoreUnavailableError("the database was written by a newer version of Bedside")
+    if held and kind != _APPLICATION_ID:
+        raise StoreUnavailableError("the file is not a Bedside database")
+    for version, script in enumerate(scripts[held:], start=held + 1):
+        connection.executescript(
+            f"BEGIN IMMEDIATE; {script.read_text(encoding='utf-8')}\n"
+            f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {version}; COMMIT;"
+        )
+
+
+def _translate(cause: BaseException) -> BaseException:
+    """Return our error for one of SQLite's; anything else is the caller's own."""
+    if not isinstance(cause, sqlite3.Error):
+        return cause
+    code = getattr(cause, "sqlite_errorcode", None)
+    ours = (
+        DiskFullError("the disk is full; nothing was written")
+        if code in _FULL
+        else StoreUnavailableError("the database cannot be read or written")
+    )
+    ours.__cause__ = cause
+    return ours
+
+
+@contextlib.contextmanager
+def _mapped() -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as cause:
+        raise _translate(cause) from cause
+    except OSError as cause:
+        raise StoreUnavailableError("the database cannot be read or written") from cause

@@ -1,0 +1,178 @@
+"""Open the state folder: lock, keys, database, objects, and the sweep after a crash.
+
+<state>/lock           held while a process has the folder open
+<state>/keys/box.key   0600; may lie on another medium through a mount of the folder
+<state>/bedside.db     SQLite, WAL
+<state>/objects/ab/    sealed objects; objects/tmp/ what is being written
+"""
+
+import fcntl
+import logging
+import os
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from bedside_core.errors import DamagedObjectError, StoreUnavailableError
+from bedside_edge.ports import Clock, KeyStore, RandomBytes
+from bedside_edge.store.database import Database
+from bedside_edge.store.jobs import SqliteJobs
+from bedside_edge.store.objects import DiskLimits, FileObjects
+from bedside_edge.store.rules import CompletionRules, RetryRules
+from bedside_edge.store.studies import SqliteStudies, StudyKeys
+
+log = logging.getLogger(__name__)
+
+OpenKeys = Callable[[Path, RandomBytes, bool], KeyStore]
+
+DATABASE: Final = "bedside.db"
+_PROOF: Final = b"this box key belongs to this database"
+_CONTEXT: Final = b"database"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class State:
+    """Everything behind the state folder; `close` when the process ends."""
+
+    path: Path
+    objects: FileObjects
+    studies: SqliteStudies
+    jobs: SqliteJobs
+    keys: KeyStore
+    database: Database
+    recovered: int  # jobs that were running when the last process died
+    swept: int  # files without a row that a crash left behind
+    lock: int  # file descriptor that holds the lock
+
+    def close(self) -> None:
+        """Finish what is queued, close files, free the folder for the next process."""
+        try:
+            self.objects.close()
+            self.database.write(lambda c: _mark(c, clean=True))
+        finally:
+            self.database.close()
+            os.close(self.lock)
+
+
+def open_state(
+    path: Path,
+    clock: Clock,
+    random: RandomBytes,
+    open_keys: OpenKeys,
+    *,
+    completion: CompletionRules | None = None,
+    retries: RetryRules | None = None,
+    disk: DiskLimits | None = None,
+) -> State:
+    """Open or create the state folder at `path` and put right what a crash left behind.
+
+    Args:
+        path: the folder; made with mode 0700 when absent.
+        clock: what `now` means when interrupted jobs are put back.
+        random: where ids, nonces and keys come from.
+        open_keys: `bedside_edge.system.keys.open_box_keys`, or a simulator of it.
+        completion: when a study is complete; default `CompletionRules()`.
+        retries: how often a job is tried; default `RetryRules()`.
+        disk: when nothing more is taken in; default `DiskLimits()`.
+
+    Raises:
+        StoreUnavailableError: another process has it open; the key is missing, exposed or of
+            another database; the database is missing while objects are there; not readable.
+        DiskFullError: no room to create it.
+    """
+    completion, retries = completion or CompletionRules(), retries or RetryRules()
+    lock = _lock(path)
+    database: Database | None = None
+    objects: FileObjects | None = None
+    try:
+        fresh = not (path / DATABASE).exists()
+        if fresh:
+            _refuse_objects(path / "objects")
+        keys = open_keys(path / "keys", random, fresh)
+        database = Database(path / DATABASE)
+        clean = _claim(database, keys)
+        objects = FileObjects(path / "objects", random, disk or DiskLimits())
+        study_keys = StudyKeys(keys, random)
+        studies = SqliteStudies(database, keys, study_keys, completion)
+        jobs = SqliteJobs(database, study_keys.of, random, completion, retries)
+        swept = 0 if clean else _sweep(objects, studies)
+        recovered = jobs.recover(clock.now())
+    except BaseException:
+        if objects is not None:
+            objects.close()
+        if database is not None:
+            database.close()
+        os.close(lock)
+        raise
+    if swept or recovered:
+        log.warning("state put right after a crash", extra={"swept": swept, "jobs": recovered})
+    return State(
+        path=path,
+        objects=objects,
+        studies=studies,
+        jobs=jobs,
+        keys=keys,
+        database=database,
+        recovered=recovered,
+        swept=swept,
+        lock=lock,
+    )
+
+
+def _lock(path: Path) -> int:
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as cause:
+        raise StoreUnavailableError("the state folder cannot be opened") from cause
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as cause:
+        os.close(lock)
+        raise StoreUnavailableError("another process has the state folder open") from cause
+    return lock
+
+
+def _refuse_objects(folder: Path) -> None:
+    """Without its rows an object is an orphan: an empty database would sweep them all."""
+    try:
+        found = any(folder.glob("[0-9a-f][0-9a-f]/*"))
+    except OSError as cause:
+        raise StoreUnavailableError("the state folder cannot be read") from cause
+    if found:
+        raise StoreUnavailableError("there are objects but no database; restore the database")
+
+
+def _claim(database: Database, keys: KeyStore) -> bool:
+    """Check that the keys are the database's; return whether it was closed in order."""
+
+    def claim(c: sqlite3.Connection) -> bool:
+        held = dict(c.execute("SELECT name, value FROM meta"))
+        if "key" not in held:
+            c.execute("INSERT INTO meta VALUES ('key', ?)", (keys.wrap(_PROOF, _CONTEXT),))
+        elif keys.unwrap(held["key"], _CONTEXT) != _PROOF:
+            raise DamagedObjectError("the proof of the box key is not what was written")
+        _mark(c, clean=False)
+        return held.get("clean") == b"1"
+
+    try:
+        return database.write(claim)
+    except DamagedObjectError as cause:
+        raise StoreUnavailableError("the box key does not belong to this database") from cause
+
+
+def _mark(c: sqlite3.Connection, *, clean: bool) -> None:
+    c.execute("INSERT OR REPLACE INTO meta VALUES ('clean', ?)", (b"1" if clean else b"0",))
+
+
+def _sweep(objects: FileObjects, studies: SqliteStudies) -> int:
+    """Delete what no row refers to: it was never acknowledged."""
+    swept = objects.clear_temporary()
+    named = studies.object_names()
+    for name in objects.names():
+        if name not in named:
+            objects.delete(name)
+            swept += 1
+    return swept

@@ -1,0 +1,312 @@
+"""Studies and instances in SQLite: identifiers only behind keyed hashes and under the study's key.
+
+The hierarchy of keys: the box key wraps a study's data key (row in `studies`), which wraps each
+object's key (row in `instances`). Losing a study's data key loses everything of that study, and
+nothing else: that is how a patient is erased.
+"""
+
+import json
+import sqlite3
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from bedside_core.errors import (
+    DamagedObjectError,
+    InvalidInputError,
+    NotFoundError,
+    WrongStateError,
+)
+from bedside_edge.ports import (
+    Alarm,
+    Arrival,
+    Filed,
+    Filing,
+    Header,
+    Instance,
+    InstanceState,
+    KeyStore,
+    RandomBytes,
+)
+from bedside_edge.store import jobs, sealing
+from bedside_edge.store.database import Database
+from bedside_edge.store.rules import CompletionRules, new_id
+
+CONFLICT_ALARM: Final = "conflicting-instance"
+TWO_STUDIES_ALARM: Final = "instance-in-two-studies"
+_CACHED_KEYS: Final = 1024
+_NONCE: Final = 12
+_HEADER_FIELDS: Final = tuple(f.name for f in fields(Header))
+
+
+class StudyKeys:
+    """Data keys of studies: made, wrapped, and kept unwrapped for the studies in use."""
+
+    def __init__(self, keys: KeyStore, random: RandomBytes) -> None:
+        self._keys = keys
+        self.random = random
+        self._lock = threading.Lock()
+        self._boxes: OrderedDict[str, sealing.Box] = OrderedDict()
+
+    def make(self, study_id: str) -> tuple[sealing.Box, bytes]:
+        """Return a fresh data key and its wrapped form for the row; not remembered yet."""
+        key = self.random(sealing.KEY_BYTES)
+        return sealing.Box(key), self._keys.wrap(key, _context(study_id))
+
+    def of(self, connection: sqlite3.Connection, study_id: str) -> sealing.Box:
+        """Return the data key of a study that has a row; NotFoundError without."""
+        with self._lock:
+            box = self._boxes.get(study_id)
+            if box is not None:
+                self._boxes.move_to_end(study_id)
+                return box
+        row = connection.execute(
+            "SELECT data_key FROM studies WHERE study_id = ?", (study_id,)
+        ).fetchone()
+        if row is None:
+            raise NotFoundError("no study of that id")
+        return sealing.Box(self._keys.unwrap(row[0], _context(study_id)))
+
+    def remember(self, study_id: str, box: sealing.Box) -> None:
+        """Keep an unwrapped key whose row is committed."""
+        with self._lock:
+            self._boxes[study_id] = box
+            while len(self._boxes) > _CACHED_KEYS:
+                self._boxes.popitem(last=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Ticket:
+    """An arrival with the hashes it is filed under, computed before the transaction."""
+
+    arrival: Arrival
+    study: str
+    uid: str
+    digest: str
+
+
+class SqliteStudies:
+    """`StudyStore` over the database."""
+
+    def __init__(
+        self,
+        database: Database,
+        keys: KeyStore,
+        study_keys: StudyKeys,
+        completion: CompletionRules,
+    ) -> None:
+        self._database = database
+        self._keys = keys
+        self._study_keys = study_keys
+        self._random = study_keys.random
+        self._completion = completion
+
+    def file(self, arrivals: Sequence[Arrival]) -> list[Filed]:
+        """File all in one durable transaction, and wake or create their studies' jobs.
+
+        A DUPLICATE gets no row: whoever sealed its object gives that up (`ObjectSink.abort`).
+
+        Raises:
+            DiskFullError, StoreUnavailableError: none was filed.
+        """
+        tickets = [self._ticket(arrival) for arrival in arrivals]
+        if not tickets:
+            return []
+        used: dict[str, sealing.Box] = {}
+        filed = self._database.write(lambda c: [self._file(c, ticket, used) for ticket in tickets])
+        for study_id, box in used.items():
+            self._study_keys.remember(study_id, box)
+        return filed
+
+    def instances(self, study_id: str) -> list[Instance]:
+        """Return every instance of a study in order of arrival; NotFoundError."""
+
+        def rows(c: sqlite3.Connection) -> tuple[sealing.Box, list[Any]]:
+            box = self._study_keys.of(c, study_id)
+            found = c.execute(
+                "SELECT instance_id, object_name, object_key, header, state, same_as"
+                " FROM instances WHERE study_id = ? ORDER BY seq",
+                (study_id,),
+            )
+            return box, found.fetchall()
+
+        box, found = self._database.read(rows)
+        return [_instance(box, study_id, *row) for row in found]
+
+    def settle(self, instance_id: str, state: InstanceState, at: int) -> None:
+        """Record the outcome of a pixel comparison; CONFLICT raises an alarm. Idempotent.
+
+        Raises:
+            InvalidInputError: `state` is no outcome of a comparison.
+            NotFoundError: no such instance.
+            WrongStateError: it was never a second, or it was settled otherwise.
+        """
+        if state not in (InstanceState.SAME, InstanceState.CONFLICT):
+            raise InvalidInputError("a comparison ends as same or as conflict")
+
+        def update(c: sqlite3.Connection) -> None:
+            row = c.execute(
+                "SELECT state, study_id FROM instances WHERE instance_id = ?", (instance_id,)
+            ).fetchone()
+            if row is None:
+                raise NotFoundError("no instance of that id")
+            if row[0] == state:
+                return
+            if row[0] != InstanceState.SECOND:
+                raise WrongStateError("the instance does not wait for a comparison")
+            c.execute("UPDATE instances SET state = ? WHERE instance_id = ?", (state, instance_id))
+            if state is InstanceState.CONFLICT:
+                _alarm(c, CONFLICT_ALARM, row[1], instance_id, at)
+
+        self._database.write(update)
+
+    def alarms(self) -> list[Alarm]:
+        """Return the alarms, newest first."""
+        rows = self._database.read(
+            lambda c: c.execute(
+                "SELECT code, study_id, at FROM alarms ORDER BY seq DESC"
+            ).fetchall()
+        )
+        return [Alarm(code=code, study_id=study_id, at=at) for code, study_id, at in rows]
+
+    def object_names(self) -> set[str]:
+        """Return the object names rows refer to."""
+        return self._database.read(
+            lambda c: {name for (name,) in c.execute("SELECT object_name FROM instances")}
+        )
+
+    # --- one arrival, inside the transaction -------------------------------------------------
+
+    def _ticket(self, arrival: Arrival) -> _Ticket:
+        header = arrival.header
+        patient = json.dumps([header.issuer, header.patient_id, header.study_uid]).encode()
+        lookup = self._keys.lookup
+        return _Ticket(
+            arrival,
+            lookup("study", patient),
+            lookup("instance", header.sop_instance_uid.encode()),
+            lookup("digest", arrival.sealed.digest.encode()),
+        )
+
+    def _file(self, c: sqlite3.Connection, ticket: _Ticket, used: dict[str, sealing.Box]) -> Filed:
+        arrival = ticket.arrival
+        study_id, box = self._study(c, ticket)
+        used[study_id] = box
+        held = c.execute(
+            "SELECT instance_id, study_id, digest_hash FROM instances WHERE uid_hash = ?"
+            " ORDER BY seq",
+            (ticket.uid,),
+        ).fetchall()
+        here = [(instance, digest) for instance, study, digest in held if study == study_id]
+        for instance_id, digest in here:
+            if digest == ticket.digest:
+                return Filed(outcome=Filing.DUPLICATE, study_id=study_id, instance_id=instance_id)
+        instance_id = new_id(self._random)
+        state = InstanceState.SECOND if here else InstanceState.HELD
+        same_as = here[0][0] if here else ""
+        self._insert(c, ticket, box, study_id, instance_id, state, same_as)
+        if held and not here:
+            # One UID under two patients or studies: a corrected header, or a mix-up
+            _alarm(c, TWO_STUDIES_ALARM, study_id, instance_id, arrival.at)
+        jobs.wake(c, study_id, arrival, self._completion, self._random)
+        outcome = Filing.SECOND if here else Filing.STORED
+        return Filed(outcome=outcome, study_id=study_id, instance_id=instance_id)
+
+    def _study(self, c: sqlite3.Connection, ticket: _Ticket) -> tuple[str, sealing.Box]:
+        """Return id and data key of the arrival's study, making the row for its first instance."""
+        expected = max(0, ticket.arrival.header.expected_instances)
+        row = c.execute(
+            "SELECT study_id, expected FROM studies WHERE lookup = ?", (ticket.study,)
+        ).fetchone()
+        if row is None:
+            study_id = new_id(self._random)
+            box, wrapped = self._study_keys.make(study_id)
+            c.execute(
+                "INSERT INTO studies (study_id, lookup, data_key, expected, created)"
+                " VALUES (?, ?, ?, ?, ?)",
+                (study_id, ticket.study, wrapped, expected, ticket.arrival.at),
+            )
+            return study_id, box
+        study_id = row[0]
+        if expected > row[1]:
+            c.execute("UPDATE studies SET expected = ? WHERE study_id = ?", (expected, study_id))
+        return study_id, self._study_keys.of(c, study_id)
+
+    def _insert(
+        self,
+        c: sqlite3.Connection,
+        ticket: _Ticket,
+        box: sealing.Box,
+        study_id: str,
+        instance_id: str,
+        state: InstanceState,
+        same_as: str,
+    ) -> None:
+        arrival, sealed = ticket.arrival, ticket.arrival.sealed
+        header = _pack(arrival.header, sealed.digest)
+        c.execute(
+            "INSERT INTO instances (instance_id, study_id, uid_hash, digest_hash, state, same_as,"
+            " object_name, object_key, header, way, source, size, at)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                instance_id,
+                study_id,
+                ticket.uid,
+                ticket.digest,
+                state,
+                same_as,
+                sealed.name,
+                box.seal(sealed.object_key, f"object {sealed.name}", self._random(_NONCE)),
+                box.seal(header, f"header {instance_id}", self._random(_NONCE)),
+                arrival.way,
+                arrival.source,
+                sealed.size,
+                arrival.at,
+            ),
+        )
+
+
+def _context(study_id: str) -> bytes:
+    return b"study " + study_id.encode()
+
+
+def _alarm(c: sqlite3.Connection, code: str, study_id: str, instance_id: str, at: int) -> None:
+    c.execute(
+        "INSERT INTO alarms (code, study_id, instance_id, at) VALUES (?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING",
+        (code, study_id, instance_id, at),
+    )
+
+
+def _pack(header: Header, digest: str) -> bytes:
+    values = {name: getattr(header, name) for name in _HEADER_FIELDS}
+    return json.dumps({"digest": digest, "header": values}).encode()
+
+
+def _instance(
+    box: sealing.Box,
+    study_id: str,
+    instance_id: str,
+    object_name: str,
+    object_key: bytes,
+    header: bytes,
+    state: str,
+    same_as: str,
+) -> Instance:
+    try:
+        packed = json.loads(box.open(header, f"header {instance_id}"))
+        values = packed["header"] | {"image_type": tuple(packed["header"]["image_type"])}
+        return Instance(
+            instance_id=instance_id,
+            study_id=study_id,
+            header=Header(**values),
+            object_name=object_name,
+            object_key=box.open(object_key, f"object {object_name}"),
+            digest=packed["digest"],
+            state=InstanceState(state),
+            same_as=same_as,
+        )
+    except (KeyError, TypeError, ValueError) as cause:
+        raise DamagedObjectError("a stored header cannot be read") from cause

@@ -1,0 +1,1 @@
+"""Thin wrappers around the operating system, each named after what it wraps."""

@@ -1,0 +1,143 @@
+"""The box key: one file, read once, from which wrapping and filing keys are derived.
+
+The key never leaves this module. Two subkeys are separated by HKDF, so that a filed hash of a UID
+says nothing about a wrapped key. Wrapping is AES-256-GCM with a random nonce and the context as
+associated data: AES-KW has no associated data, so a wrapped key could be moved to another row, and
+AES-SIV guards against repeated nonces that cannot occur here: one wrap per study stays far below
+the 2**32 random nonces that NIST SP 800-38D allows a key.
+
+A missing, damaged or readable-by-others key file is refused, never replaced: a fresh key would make
+everything on the disk unreadable without a word.
+"""
+
+import hashlib
+import hmac
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from bedside_core.errors import DamagedObjectError, StoreUnavailableError
+from bedside_edge.ports import RandomBytes
+
+KEY_FILE: Final = "box.key"
+KEY_BYTES: Final = 32
+_MAGIC: Final = b"bedside-box-key\x01"
+_CHECK_BYTES: Final = 8
+_NONCE_BYTES: Final = 12
+_LOOKUP_DIGITS: Final = 32  # 128 bits: collisions start at 2**64 UIDs
+
+
+class BoxKeys:
+    """`KeyStore` over a 32-byte box key held in memory."""
+
+    __slots__ = ("_lookup", "_random", "_wrap")
+
+    def __init__(self, box_key: bytes, random: RandomBytes) -> None:
+        if len(box_key) != KEY_BYTES:
+            raise StoreUnavailableError("the box key has the wrong length")
+        self._random = random
+        self._wrap = AESGCM(_derive(box_key, b"bedside wrap v1"))
+        self._lookup = _derive(box_key, b"bedside lookup v1")
+
+    def __repr__(self) -> str:
+        return "BoxKeys(...)"
+
+    def wrap(self, key: bytes, context: bytes) -> bytes:
+        """Return nonce and `key` encrypted under the box key, bound to `context`."""
+        nonce = self._random(_NONCE_BYTES)
+        return nonce + self._wrap.encrypt(nonce, key, context)
+
+    def unwrap(self, wrapped: bytes, context: bytes) -> bytes:
+        """Return the key; DamagedObjectError when changed or of another context or box."""
+        try:
+            return self._wrap.decrypt(wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:], context)
+        except (InvalidTag, ValueError) as cause:  # ValueError: too short to hold nonce and tag
+            raise DamagedObjectError("a wrapped key does not open under this box key") from cause
+
+    def lookup(self, label: str, value: bytes) -> str:
+        """Return a keyed hash (32 hex digits) of `value`, separate for every `label`."""
+        name = label.encode()
+        message = len(name).to_bytes(2, "big") + name + value
+        return hmac.new(self._lookup, message, hashlib.sha256).hexdigest()[:_LOOKUP_DIGITS]
+
+
+def open_box_keys(folder: Path, random: RandomBytes, create: bool) -> BoxKeys:
+    """Read the box key in `folder`, or make it there when `create` and there is none.
+
+    Args:
+        folder: the key folder; made with mode 0700 when absent and `create`.
+        random: where a new key comes from.
+        create: whether a missing key may be made; False once anything is encrypted under one.
+
+    Raises:
+        StoreUnavailableError: the key is missing, damaged, a link, or open to other users.
+    """
+    path = folder / KEY_FILE
+    try:
+        if create and not path.exists():
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _refuse_open_modes(os.stat(folder), "the key folder")  # noqa: PTH116 one stat idiom
+            _write_key(path, random)
+        _refuse_open_modes(os.lstat(folder), "the key folder")
+        return BoxKeys(_read_key(path), random)
+    except FileNotFoundError as cause:
+        raise StoreUnavailableError(
+            "the box key is missing; restore it, a new one cannot read what is stored"
+        ) from cause
+    except OSError as cause:
+        raise StoreUnavailableError("the box key cannot be read or written") from cause
+
+
+def _derive(box_key: bytes, purpose: bytes) -> bytes:
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=purpose).derive(box_key)
+
+
+def _check(box_key: bytes) -> bytes:
+    """Return bytes that tell a damaged file from a whole one, not one key from another."""
+    return _derive(box_key, b"bedside check v1")[:_CHECK_BYTES]
+
+
+def _write_key(path: Path, random: RandomBytes) -> None:
+    """Make the key file whole or not at all; a file already there wins."""
+    temporary = path.with_name(f"{path.name}.{random(8).hex()}")
+    box_key = random(KEY_BYTES)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(fd, _MAGIC + box_key + _check(box_key))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    try:
+        os.link(temporary, path)  # unlike a rename, a link never replaces a key that exists
+    finally:
+        temporary.unlink()
+    for folder in (path.parent, path.parent.parent):
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+
+def _read_key(path: Path) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        _refuse_open_modes(os.fstat(fd), "the box key")
+        content = os.read(fd, 4096)
+    finally:
+        os.close(fd)
+    box_key = content[len(_MAGIC) : len(_MAGIC) + KEY_BYTES]
+    if content != _MAGIC + box_key + _check(box_key) or len(box_key) != KEY_BYTES:
+        raise StoreUnavailableError("the box key is damaged; restore it from its backup")
+    return box_key
+
+
+def _refuse_open_modes(status: os.stat_result, what: str) -> None:
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise StoreUnavailableError(f"{what} must belong to this user and be closed to all others")
