@@ -1,0 +1,179 @@
+"""The HTTP application, assembled: raw handlers for bulk, FastAPI for the rest, one shell around.
+
+`create_app` returns a FastAPI object whose ASGI call is already wrapped; nothing listens yet.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from importlib.metadata import version
+from typing import Any, cast
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import Response
+from starlette.exceptions import HTTPException
+
+from bedside_core.errors import (
+    BedsideError,
+    InvalidInputError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    NotFoundError,
+)
+from bedside_edge.api import analyze, infer, stow
+from bedside_edge.api.errors import error_reply
+from bedside_edge.api.metrics import Metrics
+from bedside_edge.api.openapi import document
+from bedside_edge.api.pool import WorkPool
+from bedside_edge.api.reply import Reply
+from bedside_edge.api.routes import health_router, jobs_router, results_router
+from bedside_edge.api.routes_v2 import v2_router
+from bedside_edge.api.services import Services
+from bedside_edge.api.shell import HotRoute, Shell
+from bedside_edge.config import Http
+
+_WAITING_THREADS = 16
+
+
+def create_app(
+    services: Services,
+    settings: Http | None = None,
+    *,
+    inference_workers: int = 1,
+    metrics: Metrics | None = None,
+) -> FastAPI:
+    """Return the application over the given services.
+
+    Args:
+        services: what it stands on.
+        settings: section `[http]` of the settings.
+        inference_workers: threads that run the model, as the hardware profile says.
+        metrics: where it counts; handed in when others count there too.
+    """
+    settings, metrics = settings or Http(), metrics or Metrics()
+    storage = WorkPool("storage", settings.storage_threads)
+    waiting = WorkPool("waiting", _WAITING_THREADS)
+    inference = WorkPool("inference", inference_workers, settings.max_waiting)
+    stops = _Stops()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        stops.begin()
+        for pool in (waiting, inference, storage):
+            pool.close(settings.shutdown_s)
+
+    app = _framework(services, storage, inference, metrics, lifespan)
+    analyzer = analyze.AnalyzeHandler(
+        services,
+        storage=storage,
+        waiting=waiting,
+        metrics=metrics,
+        settings=settings,
+        stopping=stops,
+    )
+    app.add_middleware(
+        Shell,
+        hot=[
+            HotRoute(
+                "/v2/models/{model}/infer",
+                infer.PATH,
+                infer.InferHandler(services.analysis, inference, metrics, settings),
+            ),
+            HotRoute(
+                "/dicom-web/studies",
+                stow.PATH,
+                stow.StowHandler(services.ingest, storage, metrics, settings),
+            ),
+            HotRoute("/api/v1/studies:analyze", analyze.PATH, analyzer),
+        ],
+        metrics=metrics,
+        random=services.random,
+        stopping=stops,
+    )
+    app.state.stop = stops.begin
+    plain = app.openapi
+    app.openapi = lambda: document(plain())  # type: ignore[method-assign]
+    return app
+
+
+def _framework(
+    services: Services,
+    storage: WorkPool,
+    inference: WorkPool,
+    metrics: Metrics,
+    lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+) -> FastAPI:
+    """Return FastAPI with the routes that are not hot; the arguments are used when called."""
+    app = FastAPI(
+        title="Bedside",
+        version=version("bedside"),
+        lifespan=lifespan,
+        docs_url=None,  # the pages load scripts from elsewhere; the document is enough
+        redoc_url=None,
+    )
+    for router in (
+        health_router(services, storage, metrics),
+        jobs_router(services, storage),
+        results_router(services, storage, inference),
+        v2_router(services, storage),
+    ):
+        app.include_router(router)
+    app.add_exception_handler(BedsideError, _on_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    return app
+
+
+class _Stops:
+    """Whether the service is on its way down: new work is refused, waiting ends early."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def begin(self) -> None:
+        self._begun = True
+
+    def __call__(self) -> bool:
+        return self._begun
+
+
+def _response(reply: Reply, headers: dict[str, str] | None = None) -> Response:
+    response = Response(reply.body, reply.status, headers, reply.content_type.decode())
+    for name, value in reply.headers:
+        response.headers[name.decode()] = value.decode()
+    return response
+
+
+def _request_id(request: Request) -> str:
+    return str(request.scope.get("state", {}).get("request_id", ""))
+
+
+async def _on_error(request: Request, error: Exception) -> Response:
+    return _response(error_reply(error, request.url.path, _request_id(request)))
+
+
+async def _on_http_error(request: Request, error: Exception) -> Response:
+    """The framework's own refusals: unknown path, wrong method, unreadable body."""
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    known: dict[int, BedsideError] = {
+        404: NotFoundError("no such resource"),
+        405: MethodNotAllowedError("the resource does not answer this method"),
+    }
+    ours = known.get(status, InvalidInputError("the request cannot be read"))
+    allowed = dict(getattr(error, "headers", None) or {})
+    return _response(error_reply(ours, request.url.path, _request_id(request)), allowed)
+
+
+async def _on_invalid(request: Request, error: Exception) -> Response:
+    """Say which parameter is wrong and why, never what was sent."""
+    wrong = error.errors() if isinstance(error, RequestValidationError) else []
+    detail = "; ".join(f"{'.'.join(str(step) for step in e['loc'])}: {e['msg']}" for e in wrong)
+    ours = InvalidRequestError(detail)
+    return _response(error_reply(ours, request.url.path, _request_id(request)))
+
+
+def openapi_document() -> dict[str, Any]:
+    """Return the OpenAPI document; it does not depend on the services behind the routes."""
+    nothing = cast("Any", None)  # routes look at their services only when they are called
+    return document(_framework(nothing, nothing, nothing, nothing).openapi())

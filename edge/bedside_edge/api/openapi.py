@@ -1,0 +1,203 @@
+"""The OpenAPI entries of the routes that bypass the framework, added to its document."""
+
+from typing import Any
+
+Json = dict[str, Any]
+
+_PROBLEM: Json = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
+_V2_ERROR: Json = {
+    "application/json": {
+        "schema": {
+            "type": "object",
+            "required": ["error"],
+            "properties": {"error": {"type": "string", "description": "code: detail"}},
+        }
+    }
+}
+_BINARY: Json = {"schema": {"type": "string", "format": "binary"}}
+
+
+_FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
+
+
+def document(generated: Json) -> Json:
+    """Return the framework's document with the raw routes in it."""
+    paths = {path: _without_422(item) for path, item in generated["paths"].items()}
+    schemas = {
+        name: schema
+        for name, schema in generated["components"]["schemas"].items()
+        if name not in _FRAMEWORK_SCHEMAS
+    }
+    store = _store()
+    paths["/dicom-web/studies"] = {"post": store}
+    paths["/dicom-web/studies/{study}"] = {
+        "post": {**store, "operationId": "store_study", "parameters": [_path("study")]}
+    }
+    paths["/api/v1/studies:analyze"] = {"post": _analyze()}
+    paths["/v2/models/{model}/infer"] = {"post": {**_infer(), "parameters": _infer_parameters()}}
+    paths["/v2/models/{model}/versions/{model_version}/infer"] = {
+        "post": {
+            **_infer(),
+            "operationId": "infer_version",
+            "parameters": [*_infer_parameters(), _path("model_version")],
+        }
+    }
+    return {
+        **generated,
+        "paths": dict(sorted(paths.items())),
+        "components": {**generated["components"], "schemas": schemas},
+    }
+
+
+def _without_422(item: Json) -> Json:
+    """The framework promises its own shape for 422; we answer with a problem, as for any 4XX."""
+    return {
+        method: {
+            **operation,
+            "responses": {
+                status: answer
+                for status, answer in operation["responses"].items()
+                if status != "422"
+            },
+        }
+        for method, operation in item.items()
+    }
+
+
+def _store() -> Json:
+    return {
+        "tags": ["DICOMweb"],
+        "summary": "Store instances (STOW-RS)",
+        "description": "Streamed to encrypted storage; every instance is durable before the "
+        "answer. Any transfer syntax is stored as it came.",
+        "operationId": "store_instances",
+        "requestBody": {
+            "required": True,
+            "content": {'multipart/related; type="application/dicom"': _BINARY},
+        },
+        "responses": {
+            "200": _stored("all instances are stored"),
+            "202": _stored("some instances are stored, the others failed"),
+            "409": _stored("no instance is stored"),
+            **_problems(400, 403, 413, 415, 503, 507),
+        },
+    }
+
+
+def _stored(words: str) -> Json:
+    return {"description": words, "content": {"application/dicom+json": {}}}
+
+
+def _analyze() -> Json:
+    job: Json = {"application/json": {"schema": {"$ref": "#/components/schemas/JobView"}}}
+    result: Json = {"application/json": {"schema": {"$ref": "#/components/schemas/ResultView"}}}
+    return {
+        "tags": ["jobs"],
+        "summary": "Take a study in and analyse it now",
+        "description": "The instances of one study. Sent again, the same bytes give the same job "
+        "and the same result, whatever Idempotency-Key says.",
+        "operationId": "analyze_study",
+        "parameters": [
+            {
+                "name": "priority",
+                "in": "query",
+                "required": False,
+                "schema": {"type": "string", "enum": ["stat", "urgent", "routine"]},
+            },
+            {
+                "name": "Prefer",
+                "in": "header",
+                "required": False,
+                "description": "`wait=10` waits up to ten seconds for the result",
+                "schema": {"type": "string"},
+            },
+        ],
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/dicom": _BINARY,
+                'multipart/related; type="application/dicom"': _BINARY,
+                "multipart/form-data": _BINARY,
+            },
+        },
+        "responses": {
+            "200": {"description": "the result, done within the wait", "content": result},
+            "202": {
+                "description": "a job; its path is in Location",
+                "content": job,
+                "headers": {
+                    "Location": {"schema": {"type": "string"}},
+                    "Retry-After": {"schema": {"type": "integer"}},
+                },
+            },
+            **_problems(400, 403, 409, 413, 415, 422, 503, 507),
+        },
+    }
+
+
+def _infer() -> Json:
+    return {
+        "tags": ["inference protocol"],
+        "summary": "Infer",
+        "description": "Open Inference Protocol v2 with the binary tensor extension. A body of "
+        "type application/dicom gives the full result document; nothing is stored.",
+        "operationId": "infer",
+        "requestBody": {
+            "required": True,
+            "content": {
+                "application/json": {"schema": {"type": "object"}},
+                "application/octet-stream": _BINARY,
+                "application/dicom": _BINARY,
+            },
+        },
+        "responses": {
+            "200": {
+                "description": "the outputs, or the result document",
+                "content": {
+                    "application/json": {"schema": {"type": "object"}},
+                    "application/octet-stream": _BINARY,
+                },
+            },
+            **{
+                str(status): {"description": _WORDS[status], "content": _V2_ERROR}
+                for status in (400, 404, 413, 415, 422, 429, 503)
+            },
+        },
+    }
+
+
+def _infer_parameters() -> list[Json]:
+    return [
+        _path("model"),
+        {
+            "name": "Inference-Header-Content-Length",
+            "in": "header",
+            "required": False,
+            "description": "bytes of JSON before the binary tensors; absent: the body is JSON",
+            "schema": {"type": "integer"},
+        },
+    ]
+
+
+_WORDS = {
+    400: "the request cannot be used",
+    403: "the request comes from another site",
+    404: "no such model",
+    409: "the instance is held with other pixels; both are kept",
+    413: "the body is too large",
+    415: "the media type, or the transfer syntax of the object, is not one the box reads",
+    422: "the model does not read this image; the code says why",
+    429: "too many requests wait",
+    503: "the box cannot now",
+    507: "the disk is above its watermark",
+}
+
+
+def _problems(*statuses: int) -> Json:
+    return {
+        str(status): {"description": _WORDS[status], "content": _PROBLEM} for status in statuses
+    }
+
+
+def _path(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}

@@ -1,0 +1,175 @@
+"""The appliance API and the operator's routes: jobs, results, alarms, health, metrics."""
+
+import json
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from bedside_edge.api import schemas
+from bedside_edge.api.metrics import CONTENT_TYPE, Metrics
+from bedside_edge.api.pool import WorkPool
+from bedside_edge.api.schemas import (
+    AlarmList,
+    JobList,
+    JobView,
+    PriorityBody,
+    PriorityName,
+    Problem,
+    Readiness,
+    ResultView,
+    read_priority,
+)
+from bedside_edge.api.services import Services
+from bedside_edge.ports import Job, JobState
+
+_Responses = dict[int | str, dict[str, Any]]
+
+PROBLEMS: _Responses = {
+    "4XX": {"model": Problem, "description": "the request is at fault"},
+    "5XX": {"model": Problem, "description": "the box is at fault"},
+}
+_PNG: _Responses = {
+    200: {"content": {"image/png": {}}, "description": "the image with its saliency"}
+}
+
+
+def health_router(services: Services, storage: WorkPool, metrics: Metrics) -> APIRouter:
+    """Return /livez, /readyz and /metrics."""
+    router = APIRouter(tags=["health"])
+
+    @router.get("/livez", summary="The process runs")
+    async def livez() -> dict[str, bool]:
+        return {"live": True}
+
+    @router.get(
+        "/readyz",
+        summary="The box can take and analyse a study",
+        response_model=Readiness,
+        responses={503: {"model": Readiness, "description": "at least one check fails"}},
+    )
+    async def readyz() -> Response:
+        checks = await storage.run(services.health.checks)
+        ready = all(check.passed for check in checks.values())
+        body = {
+            "ready": ready,
+            "checks": {
+                name: {"ok": check.passed, "reason": check.reason} for name, check in checks.items()
+            },
+        }
+        return Response(
+            json.dumps(body),
+            200 if ready else 503,
+            media_type="application/json",
+            headers={} if ready else {"Retry-After": "5"},
+        )
+
+    @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+    async def metrics_page() -> Response:
+        gauges = await storage.run(services.health.gauges)
+        return Response(metrics.text(gauges), headers={"Content-Type": CONTENT_TYPE.decode()})
+
+    return router
+
+
+def jobs_router(services: Services, storage: WorkPool) -> APIRouter:
+    """Return the routes that read and steer study jobs."""
+    router = APIRouter(prefix="/api/v1", tags=["jobs"], responses=dict(PROBLEMS))
+
+    def view(job: Job) -> JobView:
+        return schemas.job_view(job, services.clock.now())
+
+    @router.get("/jobs", summary="Jobs, newest first")
+    async def list_jobs(
+        state: Annotated[list[JobState] | None, Query(description="any of these states")] = None,
+        priority: Annotated[PriorityName | None, Query()] = None,
+        study: Annotated[str, Query(max_length=64, description="our id of a study")] = "",
+        limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    ) -> JobList:
+        def look() -> list[Job]:
+            return services.jobs.queue.jobs(states=state or (), study_id=study, limit=limit)
+
+        found = await storage.run(look)
+        if priority is not None:
+            found = [job for job in found if job.priority is read_priority(priority)]
+        return JobList(jobs=[view(job) for job in found])
+
+    @router.get("/jobs/{job_id}", summary="One job: state, age, why not processed")
+    async def get_job(job_id: str) -> JobView:
+        return view(await storage.run(services.jobs.queue.job, job_id))
+
+    @router.post("/jobs/{job_id}:retry", summary="Put a dead job back")
+    async def retry_job(job_id: str) -> JobView:
+        return view(await storage.run(services.jobs.replay, job_id))
+
+    @router.post("/jobs/{job_id}:cancel", summary="Cancel a job that has not ended")
+    async def cancel_job(job_id: str) -> JobView:
+        now = services.clock.now()
+        return view(await storage.run(services.jobs.queue.cancel, job_id, now))
+
+    @router.post("/jobs/{job_id}:complete", summary="Expect no more instances: analyse now")
+    async def complete_job(job_id: str) -> JobView:
+        def complete() -> Job:
+            queue = services.jobs.queue
+            services.ingest.complete([queue.job(job_id).study_id])
+            return queue.job(job_id)
+
+        return view(await storage.run(complete))
+
+    @router.post("/jobs/{job_id}:priority", summary="Change the priority")
+    async def prioritise_job(job_id: str, body: PriorityBody) -> JobView:
+        level, now = read_priority(body.priority), services.clock.now()
+        return view(await storage.run(services.jobs.queue.prioritise, job_id, level, now))
+
+    @router.get("/alarms", summary="What a person should look at")
+    async def list_alarms() -> AlarmList:
+        found = await storage.run(services.alarms)
+        return AlarmList(alarms=[schemas.alarm_view(alarm) for alarm in found])
+
+    return router
+
+
+def results_router(services: Services, storage: WorkPool, inference: WorkPool) -> APIRouter:
+    """Return the routes that read results."""
+    router = APIRouter(prefix="/api/v1", tags=["results"], responses=dict(PROBLEMS))
+
+    @router.get("/results/{result_id}", summary="A result", response_model=ResultView)
+    async def get_result(result_id: str) -> Response:
+        stored = await storage.run(services.jobs.queue.result, result_id)
+        return Response(schemas.result_json(stored), media_type="application/json")
+
+    @router.get(
+        "/results/{result_id}/heatmap.png",
+        summary="The image with its saliency",
+        response_class=Response,
+        responses=_PNG,
+    )
+    async def get_heatmap(result_id: str) -> Response:
+        return Response(await inference.run(services.overlay, result_id), media_type="image/png")
+
+    @router.get("/models", summary="The models being served")
+    async def list_models() -> dict[str, list[dict[str, object]]]:
+        model = services.analysis.model
+        manifest, info = model.manifest, model.engine.info
+        entry: dict[str, object] = {
+            "name": manifest.name,
+            "version": manifest.version,
+            "release": manifest.release,
+            "intended_use": manifest.intended_use,
+            "not_a_medical_device": manifest.not_a_medical_device,
+            "finding": manifest.finding.model_dump(),
+            "decision": manifest.decision.model_dump(),
+            "accepts": manifest.accepts.model_dump(),
+            "package": model.package_digest,
+            "profile": model.profile_name,
+            "engine": {
+                "name": info.engine,
+                "version": info.version,
+                "device": info.device,
+                "precision": info.precision,
+                "threads": info.threads,
+                "model_sha256": info.model_sha256,
+            },
+        }
+        return {"models": [entry]}
+
+    return router

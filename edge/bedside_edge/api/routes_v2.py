@@ -1,0 +1,52 @@
+"""The Open Inference Protocol's metadata and health routes; `infer` itself is in infer.py."""
+
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import APIRouter, Response
+
+from bedside_edge.api import oip
+from bedside_edge.api.infer import require_model
+from bedside_edge.api.pool import WorkPool
+from bedside_edge.api.services import Services
+
+EXTENSIONS = ["binary_tensor_data", "bedside_dicom"]
+
+
+def v2_router(services: Services, storage: WorkPool) -> APIRouter:
+    """Return the routes under /v2."""
+    router = APIRouter(prefix="/v2", tags=["inference protocol"])
+
+    async def ready() -> bool:
+        checks = await storage.run(services.health.checks)
+        return all(check.passed for check in checks.values())
+
+    @router.get("", summary="Server metadata")
+    async def server() -> dict[str, Any]:
+        return {"name": "bedside", "version": version("bedside"), "extensions": EXTENSIONS}
+
+    @router.get("/health/live", summary="The process runs", response_class=Response)
+    async def live() -> Response:
+        return Response()
+
+    @router.get("/health/ready", summary="Every model can answer", response_class=Response)
+    async def server_ready() -> Response:
+        return Response(status_code=200 if await ready() else 503)
+
+    @router.get("/models/{model}", summary="Model metadata")
+    @router.get("/models/{model}/versions/{model_version}", summary="Model metadata")
+    async def model_metadata(model: str, model_version: str = "") -> dict[str, Any]:
+        served = require_model(services.analysis.model, model, model_version)
+        return oip.metadata(served.manifest, served.engine.info.engine)
+
+    @router.get("/models/{model}/ready", summary="The model can answer", response_class=Response)
+    @router.get(
+        "/models/{model}/versions/{model_version}/ready",
+        summary="The model can answer",
+        response_class=Response,
+    )
+    async def model_ready(model: str, model_version: str = "") -> Response:
+        require_model(services.analysis.model, model, model_version)
+        return Response(status_code=200 if await ready() else 503)
+
+    return router

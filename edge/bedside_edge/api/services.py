@@ -1,0 +1,143 @@
+"""What the HTTP service asks of the layers below it. All calls block; the API picks the thread."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bedside_core.findings import Check
+from bedside_core.manifest import Manifest
+from bedside_edge.ports import (
+    Alarm,
+    Arrival,
+    Clock,
+    Engine,
+    Filed,
+    Job,
+    JobQueue,
+    Outputs,
+    RandomBytes,
+    Way,
+)
+
+
+class Receiving(Protocol):
+    """One instance on its way in; not for two threads at once."""
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes of the Part 10 stream; the buffer may be reused after return."""
+        ...
+
+    def finish(self) -> Arrival:
+        """Check and seal; NotDicomError, InvalidUidError leave nothing behind."""
+        ...
+
+    def abort(self) -> None:
+        """Forget the instance; may be called at any time."""
+        ...
+
+
+class Ingest(Protocol):
+    """Takes instances in."""
+
+    def begin(self, way: Way, source: str) -> Receiving:
+        """Start one instance; DiskFullError above the high watermark."""
+        ...
+
+    def file(self, arrivals: Sequence[Arrival]) -> Sequence[Filed]:
+        """File together; durable on return. On an error nothing of the batch stays."""
+        ...
+
+    def settle(self, receipt: Filed) -> None:
+        """Compare a SECOND with the first of its UID; ConflictingInstanceError."""
+        ...
+
+    def complete(self, study_ids: Sequence[str]) -> None:
+        """Expect no more instances of these studies."""
+        ...
+
+
+class Jobs(Protocol):
+    """The queue, and waiting on it."""
+
+    @property
+    def queue(self) -> JobQueue:
+        """The durable queue itself."""
+        ...
+
+    def wait(self, job_id: str, seconds: float) -> Job:
+        """Return the job when it has ended, or as it is after `seconds`."""
+        ...
+
+    def replay(self, job_id: str) -> Job:
+        """Put a dead job back; WrongStateError, NotFoundError."""
+        ...
+
+
+class ServedModel(Protocol):
+    """A loaded package and what runs it."""
+
+    @property
+    def manifest(self) -> Manifest:
+        """The package's manifest."""
+        ...
+
+    @property
+    def package_digest(self) -> str:
+        """Digest of the package."""
+        ...
+
+    @property
+    def engine(self) -> Engine:
+        """The compiled model; its `info` is read back, not asked for."""
+        ...
+
+    @property
+    def profile_name(self) -> str:
+        """The hardware profile in force."""
+        ...
+
+
+class Analysis(Protocol):
+    """Runs the model."""
+
+    @property
+    def model(self) -> ServedModel:
+        """The model being served."""
+        ...
+
+    def infer_tensor(self, tensor: NDArray[np.float32]) -> Outputs:
+        """Run the bare network."""
+        ...
+
+    def analyse_object(self, data: bytes) -> dict[str, Any]:
+        """Return the result document of one Part 10 object; a RefusedError leaf says why not."""
+        ...
+
+
+class Health(Protocol):
+    """How the box is."""
+
+    def checks(self) -> Mapping[str, Check]:
+        """Return every readiness check by name: model, disk, queue, dicom."""
+        ...
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return figures for /metrics; see `metrics.GAUGES` for the names."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Services:
+    """Everything the HTTP service stands on; made by `wiring`."""
+
+    ingest: Ingest
+    jobs: Jobs
+    analysis: Analysis
+    overlay: Callable[[str], bytes]  # result id -> PNG; NotFoundError, WrongStateError (refused)
+    alarms: Callable[[], list[Alarm]]
+    health: Health
+    clock: Clock
+    random: RandomBytes
