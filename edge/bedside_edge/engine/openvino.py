@@ -33,17 +33,18 @@ class OpenvinoEngine:
         if len(build.companions) != 1:
             raise InvalidPackageError("an OpenVINO model is an IR and its one weight file")
         self._shape = tuple(build.io.input.shape)
-        compiled = _compile(build)
-        check_io(build.io, _ports(compiled.inputs), _ports(compiled.outputs))
+        try:
+            compiled = _compile(build)
+            check_io(build.io, _ports(compiled.inputs), _ports(compiled.outputs))
+            layers = _layers(compiled)
+            self.info = _info(compiled, build, layers)
+        except RuntimeError as cause:
+            # Also for AUTO and its kind: what they picked cannot be read back.
+            raise EngineFailedError("OpenVINO cannot compile the model as pinned") from cause
         order = {name: at for at, port in enumerate(compiled.outputs) for name in port.get_names()}
         names = (build.io.logit.name, build.io.features.name, build.io.cam.name)
         self._order = [order[name] for name in names]
-        layers = [
-            (info["layerType"].astype(str), info["runtimePrecision"].astype(str))
-            for info in (op.get_rt_info() for op in compiled.get_runtime_model().get_ops())
-        ]
         self.census: Mapping[str, int] = Counter(" ".join(layer) for layer in layers)
-        self.info = _info(compiled, build, layers)
         idle: queue.LifoQueue[Any] = queue.LifoQueue()
         for _ in range(build.streams):
             idle.put(compiled.create_infer_request())
@@ -79,12 +80,9 @@ def _compile(build: Build) -> Any:  # noqa: ANN401 - the runtime is untyped
         # Pinned threads cannot step aside for the receivers, which share these cores.
         "ENABLE_CPU_PINNING": False,
     }
-    try:
-        core = openvino.Core()
-        model = core.read_model(build.model, build.companions[0])
-        compiled = core.compile_model(model, _DEVICE, properties)
-    except RuntimeError as cause:
-        raise EngineFailedError("OpenVINO cannot compile the model") from cause
+    core = openvino.Core()
+    model = core.read_model(build.model, build.companions[0])
+    compiled = core.compile_model(model, _DEVICE, properties)
     if compiled.get_property("LOADED_FROM_CACHE"):
         raise EngineFailedError("OpenVINO took the model from a cache instead of these bytes")
     return compiled
@@ -97,6 +95,12 @@ def _ports(ports: Any) -> dict[str, object]:  # noqa: ANN401 - the runtime is un
         name = port.get_any_name()
         found[name] = list(shape.to_shape()) if shape.is_static and kind == "f32" else str(port)
     return found
+
+
+def _layers(compiled: Any) -> list[tuple[str, str]]:  # noqa: ANN401 - the runtime is untyped
+    """Return (layer type, precision it runs in) of every layer of the compiled graph."""
+    infos = (op.get_rt_info() for op in compiled.get_runtime_model().get_ops())
+    return [(i["layerType"].astype(str), i["runtimePrecision"].astype(str)) for i in infos]
 
 
 def _info(compiled: Any, build: Build, layers: list[tuple[str, str]]) -> EngineInfo:  # noqa: ANN401

@@ -5,6 +5,7 @@ cache takes an old model for a new one of equal size and time.
 """
 
 import hashlib
+import math
 import os
 import stat
 from collections.abc import Iterator
@@ -98,10 +99,13 @@ def _familiar(folder: Path, manifest: Manifest) -> Familiar:
     entry, count = manifest.outlier, manifest.outlier.features
 
     def floats(path: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
-        values = np.frombuffer(_verified(folder, manifest, path), "<f4")
-        if values.size != np.prod(shape) or not np.isfinite(values).all():
-            raise InvalidPackageError(f"{path} does not hold {shape} finite float32 values")
-        return values.reshape(shape).astype(np.float32)
+        data = _verified(folder, manifest, path)
+        if len(data) != 4 * math.prod(shape):
+            raise InvalidPackageError(f"{path} does not hold {shape} float32 values")
+        values = np.frombuffer(data, "<f4").reshape(shape).astype(np.float32)
+        if not np.isfinite(values).all():
+            raise InvalidPackageError(f"{path} holds values that are not finite")
+        return values
 
     if count != manifest.io.features.shape[-1]:
         raise InvalidPackageError("outlier statistics are not of the model's features")
@@ -118,8 +122,10 @@ def _walk(folder: Path) -> Iterator[str]:
     count = 0
     for where, folders, files in os.walk(folder, onerror=_unreadable):
         for name in folders + files:
-            path = Path(where) / name
-            mode = path.lstat().st_mode
+            try:
+                mode = (Path(where) / name).lstat().st_mode
+            except OSError as cause:
+                raise InvalidPackageError(f"{name} cannot be read") from cause
             if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
                 raise InvalidPackageError("a package holds plain files and folders only")
         for name in files:
