@@ -110,8 +110,9 @@ class ObjectSink(Protocol):
         ...
 
     def seal(self, digest: str) -> Sealed:
-        """Write the final chunk and rename the file to its name; durable after
-        `ObjectStore.flush`, and not to be filed or acknowledged before.
+        """Write the final chunk and rename the file to its name.
+
+        Durable after `ObjectStore.flush`; neither filed nor acknowledged before.
         """
         ...
 

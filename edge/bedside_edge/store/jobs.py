@@ -36,16 +36,10 @@ _SELECT: Final = """
   FROM jobs """
 _BY_ID: Final = _SELECT + "WHERE job_id = ?"
 _BY_SEQ: Final = _SELECT + "WHERE seq = ?"
-_LIST: Final = (
-    _SELECT
-    + """WHERE (?1 = '[]' OR state IN (SELECT value FROM json_each(?1)))
+_LIST: Final = """(?1 = '[]' OR state IN (SELECT value FROM json_each(?1)))
   ORDER BY seq DESC LIMIT ?2"""
-)
-_LIST_STUDY: Final = (
-    _SELECT
-    + """WHERE study_id = ?3 AND (?1 = '[]' OR state IN (SELECT value FROM json_each(?1)))
-  ORDER BY seq DESC LIMIT ?2"""
-)
+_LIST_ALL: Final = f"{_SELECT} WHERE {_LIST}"
+_LIST_STUDY: Final = f"{_SELECT} WHERE study_id = ?3 AND {_LIST}"
 # An open job that no other job of its study has to end before
 _FREE: Final = """
   FROM jobs
@@ -245,7 +239,7 @@ class SqliteJobs:
     ) -> list[Job]:
         """Return jobs, newest first; `jobs(study_id=...)[0]` is the study's current one."""
         wanted = json.dumps([str(state) for state in states])
-        query = _LIST_STUDY if study_id else _LIST
+        query = _LIST_STUDY if study_id else _LIST_ALL
         values = (wanted, max(0, limit), study_id)[: 3 if study_id else 2]
         rows = self._database.read(lambda c: c.execute(query, values).fetchall())
         return [_job(row) for row in rows]
