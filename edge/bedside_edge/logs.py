@@ -160,7 +160,7 @@ def _process_died(
     )
 
 
-def configure_logging(
+def set_up_logging(
     level: str = "info", style: str = "json", stream: TextIO | None = None
 ) -> logging.Handler:
     """Send every logger of the process through the safe formatter; return the handler.
