@@ -1,0 +1,259 @@
+"""The services behind the HTTP application, in memory and driven by the test."""
+
+import json
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from bedside_core.errors import ConflictingInstanceError, NotFoundError, WrongStateError
+from bedside_core.findings import Check
+from bedside_core.manifest import Manifest
+from bedside_edge.api.app import create_app
+from bedside_edge.api.metrics import Metrics
+from bedside_edge.api.services import Services
+from bedside_edge.config import Http
+from bedside_edge.ports import Alarm, Filed, Filing, Job, JobState, Outputs, Priority, StoredResult
+from support.asgi_client import AsgiClient
+from support.dicom_ingest import MemoryIngest
+from support.fake_engine import TINY_IO, FakeEngine
+from support.sample_manifest import manifest_fields
+
+HERE = "http://127.0.0.1:8642"
+NOW = 1_700_000_000_000
+
+
+def tiny_manifest() -> Manifest:
+    """The sample manifest with the fake engine's tensors."""
+    fields = manifest_fields()
+    io = TINY_IO.model_dump()
+    return Manifest.model_validate(fields | {"io": io})
+
+
+@dataclass
+class FakeModel:
+    manifest: Manifest = field(default_factory=tiny_manifest)
+    engine: FakeEngine = field(default_factory=FakeEngine)
+    package_digest: str = "sha256:" + "1" * 64
+    profile_name: str = "tests/memory"
+
+
+class FakeAnalysis:
+    """Runs the fake engine; DICOM bodies answer with `document` or raise `refusal`."""
+
+    def __init__(self) -> None:
+        self.model = FakeModel()
+        self.document: dict[str, Any] = {"format": "bedside-result/1", "value": None}
+        self.refusal: Exception | None = None
+        self.seen: list[bytes] = []
+
+    def infer_tensor(self, tensor) -> Outputs:
+        return self.model.engine.run(tensor)
+
+    def analyse_object(self, data: bytes) -> dict[str, Any]:
+        self.seen.append(data)
+        if self.refusal is not None:
+            raise self.refusal
+        return self.document
+
+
+class FakeQueue:
+    """Jobs as plain values; `by_id` and `results` are the test's to change."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[str, Job] = {}
+        self.results: dict[str, StoredResult] = {}
+
+    def add(self, job_id: str, **changes: Any) -> Job:
+        job = Job(
+            job_id=job_id,
+            study_id="study-1",
+            state=JobState.COLLECTING,
+            priority=Priority.ROUTINE,
+            created=NOW - 1500,
+            updated=NOW - 1000,
+            due=NOW,
+            attempts=0,
+            reason="",
+            instances=1,
+            result_id="",
+        )
+        self.by_id[job_id] = replace(job, **changes)
+        return self.by_id[job_id]
+
+    def change(self, job_id: str, **changes: Any) -> Job:
+        self.by_id[job_id] = replace(self.job(job_id), **changes)
+        return self.by_id[job_id]
+
+    def end(self, job_id: str, state: JobState, reason: str = "", body: Any = None) -> str:
+        """End a job with a result document, as a worker would."""
+        result_id = f"result-of-{job_id}"
+        job = self.change(job_id, state=state, reason=reason, result_id=result_id)
+        self.results[result_id] = StoredResult(
+            result_id=result_id,
+            job_id=job_id,
+            study_id=job.study_id,
+            created=NOW,
+            superseded_by="",
+            body=json.dumps(body or {"value": None, "reason": None}).encode(),
+        )
+        return result_id
+
+    def job(self, job_id: str) -> Job:
+        if job_id not in self.by_id:
+            raise NotFoundError("no such job")
+        return self.by_id[job_id]
+
+    def jobs(
+        self, *, states: Iterable[JobState] = (), study_id: str = "", limit: int = 100
+    ) -> list[Job]:
+        wanted = set(states)
+        found = [
+            job
+            for job in reversed(self.by_id.values())
+            if (not wanted or job.state in wanted) and study_id in ("", job.study_id)
+        ]
+        return found[:limit]
+
+    def complete(self, study_id: str, now: int) -> None:
+        for job in self.jobs(study_id=study_id, states=[JobState.COLLECTING]):
+            self.change(job.job_id, state=JobState.READY)
+
+    def cancel(self, job_id: str, now: int) -> Job:
+        if self.job(job_id).state in (JobState.DONE, JobState.REFUSED, JobState.CANCELLED):
+            raise WrongStateError("the job has ended")
+        return self.change(job_id, state=JobState.CANCELLED)
+
+    def prioritise(self, job_id: str, priority: Priority, now: int) -> Job:
+        if self.job(job_id).state is JobState.DONE:
+            raise WrongStateError("the job has ended")
+        return self.change(job_id, priority=priority)
+
+    def result(self, result_id: str) -> StoredResult:
+        if result_id not in self.results:
+            raise NotFoundError("no such result")
+        return self.results[result_id]
+
+
+class FakeJobs:
+    """`on_wait` stands for the worker: what happens while a request waits."""
+
+    def __init__(self) -> None:
+        self.queue = FakeQueue()
+        self.on_wait: Callable[[Job], None] = lambda job: None
+
+    def wait(self, job_id: str, seconds: float) -> Job:
+        self.on_wait(self.queue.job(job_id))
+        return self.queue.job(job_id)
+
+    def replay(self, job_id: str) -> Job:
+        if self.queue.job(job_id).state is not JobState.DEAD:
+            raise WrongStateError("only a dead job can be replayed")
+        return self.queue.change(job_id, state=JobState.READY)
+
+
+class FakeIngest(MemoryIngest):
+    """The in-memory ingest, with a job per study and a say in what `settle` finds."""
+
+    def __init__(self, queue: FakeQueue) -> None:
+        super().__init__()
+        self.queue = queue
+        self.conflict = False
+        self.settled: list[Filed] = []
+
+    def file(self, arrivals) -> list[Filed]:
+        filed = super().file(arrivals)
+        for receipt in filed:
+            if receipt.outcome is not Filing.DUPLICATE:
+                self.queue.add(f"job-{len(self.queue.by_id) + 1}", study_id=receipt.study_id)
+        return filed
+
+    def settle(self, receipt: Filed) -> None:
+        self.settled.append(receipt)
+        if self.conflict:
+            raise ConflictingInstanceError("this UID is held with other pixels; both kept")
+
+    def complete(self, study_ids: Sequence[str]) -> None:
+        super().complete(study_ids)
+        for study_id in study_ids:
+            self.queue.complete(study_id, NOW)
+
+
+class FakeHealth:
+    def __init__(self) -> None:
+        self.found = {"model": Check(name="model", passed=True, reason="self-test passed")}
+        self.figures = {"jobs.ready": 2.0, "disk_used_ratio": 0.5, "queue_depth": 2.0}
+
+    def checks(self):
+        return self.found
+
+    def gauges(self):
+        return self.figures
+
+
+class FixedClock:
+    def now(self) -> int:
+        return NOW
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+class HttpBox:
+    """An application over fakes, with a client; `with HttpBox() as box` runs its lifespan."""
+
+    def __init__(self, **settings: Any) -> None:
+        self.jobs = FakeJobs()
+        self.queue = self.jobs.queue
+        self.ingest = FakeIngest(self.queue)
+        self.analysis = FakeAnalysis()
+        self.health = FakeHealth()
+        self.alarms: list[Alarm] = []
+        self.pictures: dict[str, bytes] = {}
+        self.metrics = Metrics()
+        self._counter = 0
+        services = Services(
+            ingest=self.ingest,
+            jobs=self.jobs,
+            analysis=self.analysis,
+            overlay=self._overlay,
+            alarms=lambda: self.alarms,
+            health=self.health,
+            clock=FixedClock(),
+            random=self._bytes,
+        )
+        self.app = create_app(
+            services, Http(**settings), inference_workers=2, metrics=self.metrics
+        )
+        self.client = AsgiClient(self.app, HERE)
+
+    def __enter__(self) -> "HttpBox":
+        self.client.__enter__()
+        return self
+
+    def __exit__(self, *raised: object) -> None:
+        self.client.__exit__(*raised)
+
+    def _overlay(self, result_id: str) -> bytes:
+        if result_id not in self.pictures:
+            raise NotFoundError("no such result")
+        return self.pictures[result_id]
+
+    def _bytes(self, count: int) -> bytes:
+        self._counter += 1
+        return self._counter.to_bytes(count, "big")
+
+
+def multipart(
+    objects: Iterable[bytes], boundary: str = "cut-here", part_type: str = "application/dicom"
+) -> bytes:
+    """Return a multipart/related body with one part per object."""
+    parts = [
+        f"--{boundary}\r\nContent-Type: {part_type}\r\n\r\n".encode() + data + b"\r\n"
+        for data in objects
+    ]
+    return b"".join(parts) + f"--{boundary}--\r\n".encode()
+
+
+def related(boundary: str = "cut-here") -> dict[str, str]:
+    """Return the header of such a body."""
+    return {"Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}'}
