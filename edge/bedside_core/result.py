@@ -124,3 +124,17 @@ def _value(entry: Json, rule: Rule) -> Json:
 
 def _check(check: Check) -> Json:
     return {"name": check.name, "passed": check.passed, "reason": check.reason}
+
+
+def caption(body: Json) -> list[str]:
+    """Return the lines that stand under every overlay."""
+    value, finding = body["value"], body["finding"]
+    model, engine = body["model"], body["engine"]
+    low, high = value["undetermined"]
+    return [
+        "AI decision support only - not a diagnosis",
+        f"{finding['meaning']}: {value['decision']}, probability {value['probability']:.3f} "
+        f"(threshold {value['threshold']:.2f}, undetermined {low:.2f} to {high:.2f})",
+        f"{model['name']} {model['version']}, {engine['engine']} {engine['precision']}; "
+        "colour: where evidence for the finding was seen",
+    ]

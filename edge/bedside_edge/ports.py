@@ -351,6 +351,10 @@ class JobQueue(Protocol):
         """Return one result; NotFoundError."""
         ...
 
+    def counts(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state; states without one are left out."""
+        ...
+
     def next_due(self) -> int | None:
         """Return when the next job becomes ready, or None; lets workers sleep."""
         ...

@@ -192,6 +192,13 @@ class SqliteJobs:
 
         return self._database.write(back)
 
+    def counts(self) -> dict[JobState, int]:
+        """Return how many jobs are in each state; states without one are left out."""
+        rows = self._database.read(
+            lambda c: c.execute("SELECT state, count(*) FROM jobs GROUP BY state").fetchall()
+        )
+        return {JobState(state): count for state, count in rows}
+
     def next_due(self) -> int | None:
         """Return when the next job becomes ready, or None; lets workers sleep."""
         due: int | None = self._database.read(lambda c: c.execute(_NEXT_DUE).fetchone()[0])

@@ -1,0 +1,338 @@
+"""The running appliance: everything `serve` starts, in order, and stops in reverse.
+
+Nothing listens before the model passed its self-test and the state folder is ours. The event loop
+lives in the main thread; receiver, workers, storage and the database have threads of their own.
+"""
+
+import asyncio
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import uvicorn
+
+from bedside_core.errors import UnavailableError
+from bedside_core.findings import Check
+from bedside_edge.api.app import create_app
+from bedside_edge.api.metrics import Metrics
+from bedside_edge.api.services import Services
+from bedside_edge.config import Config
+from bedside_edge.dicom.part10 import head
+from bedside_edge.dicom.read import PydicomReader
+from bedside_edge.dicom.scp import StorageScp
+from bedside_edge.dicom.ul import AcceptorSettings
+from bedside_edge.ports import JobState, Priority
+from bedside_edge.services.analysis import AnalysisService
+from bedside_edge.services.ingest import IngestService
+from bedside_edge.services.results import ResultsService
+from bedside_edge.services.worker import Bell, Jobs, Worker
+from bedside_edge.store.objects import DiskLimits
+from bedside_edge.store.rules import CompletionRules, RetryRules
+from bedside_edge.store.state import State, open_state
+from bedside_edge.system.clock import SystemClock
+from bedside_edge.system.keys import open_box_keys
+from bedside_edge.system.picture_pillow import PillowPicture
+from bedside_edge.system.random_os import OsRandom
+from bedside_edge.wiring import Loaded, load_model
+
+log = logging.getLogger(__name__)
+
+_STOP_S = 5.0
+
+
+class Box:
+    """One appliance over a state folder. `start` once, `stop` once."""
+
+    def __init__(self, config: Config, folder: Path) -> None:
+        """Load the model, then open the state folder.
+
+        Raises:
+            BedsideError: whatever forbids serving, with its code.
+        """
+        self.config, self.folder = config, folder
+        self.clock, self.random, self.metrics, self.bell = (
+            SystemClock(),
+            OsRandom(),
+            Metrics(),
+            Bell(),
+        )
+        self.loaded = load_model(config.model)
+        self.state = _open_state(config, folder, self.clock, self.random)
+        reader = PydicomReader()
+        self.analysis = AnalysisService(self.loaded.model, reader, PillowPicture())
+        self.ingest = IngestService(
+            objects=self.state.objects,
+            studies=self.state.studies,
+            queue=self.state.jobs,
+            reader=reader,
+            clock=self.clock,
+            wrap=head,
+            wake=self.bell.ring,
+            max_object_bytes=config.dicom.max_object_bytes,
+        )
+        self.scp = StorageScp(_acceptor_settings(config, self.loaded), self.ingest, self.clock)
+        self.workers = [self._worker() for _ in range(self.loaded.opened.plan.streams)]
+        self._threads: list[threading.Thread] = []
+
+    @property
+    def services(self) -> Services:
+        """What the HTTP service stands on."""
+        state = self.state
+        results = ResultsService(state.jobs, state.studies, state.objects, self.analysis)
+        return Services(
+            ingest=self.ingest,
+            jobs=Jobs(state.jobs, self.clock, self.bell),
+            analysis=self.analysis,
+            overlay=results.overlay,
+            alarms=state.studies.alarms,
+            health=Health(self),
+            clock=self.clock,
+            random=self.random,
+        )
+
+    def start(self) -> int:
+        """Start workers and the DICOM receiver; return its port."""
+        for number, worker in enumerate(self.workers):
+            thread = threading.Thread(target=worker.run, name=f"worker-{number}", daemon=True)
+            thread.start()
+            self._threads.append(thread)
+        return self.scp.start()
+
+    def stop(self) -> None:
+        """Stop taking in, finish what is in hand, close the state folder."""
+        self.scp.stop(_STOP_S)
+        for worker in self.workers:
+            worker.stop()
+        for thread in self._threads:
+            thread.join(_STOP_S)
+        self.state.close()
+        self.loaded.model.engine.close()
+
+    def _worker(self) -> Worker:
+        return Worker(
+            queue=self.state.jobs,
+            objects=self.state.objects,
+            ingest=self.ingest,
+            analysis=self.analysis,
+            clock=self.clock,
+            bell=self.bell,
+            job_timeout_s=self.config.jobs.timeout_s,
+            observe=self.metrics.job_ended,
+        )
+
+
+class Health:
+    """Readiness and gauges, looked up when asked."""
+
+    def __init__(self, box: Box) -> None:
+        self._box = box
+
+    def checks(self) -> Mapping[str, Check]:
+        """Return every readiness check by name."""
+        return {
+            check.name: check for check in (self._model(), self._disk(), self._queue(), self._dicom())
+        }
+
+    def gauges(self) -> Mapping[str, float]:
+        """Return the figures for /metrics."""
+        box = self._box
+        usage = shutil.disk_usage(box.folder)
+        counts = box.state.jobs.counts()
+        return {
+            "disk_used_ratio": 1.0 - usage.free / usage.total,
+            "disk_free_bytes": float(usage.free),
+            "queue_depth": float(counts.get(JobState.READY, 0)),
+            "associations": float(box.scp.acceptor.associations),
+            "alarms": float(len(box.state.studies.alarms())),
+            "resident_bytes": float(_resident_bytes()),
+            **{f"jobs.{state}": float(count) for state, count in counts.items()},
+        }
+
+    def _model(self) -> Check:
+        loaded = self._box.loaded
+        info = loaded.model.engine.info
+        reason = f"{loaded.package.label} on {info.engine} {info.precision}, self-test passed"
+        return Check(name="model", passed=True, reason=reason)
+
+    def _disk(self) -> Check:
+        usage, limits = shutil.disk_usage(self._box.folder), self._box.config.disk
+        used = 1.0 - usage.free / usage.total
+        passed = used <= limits.high_watermark and usage.free >= limits.min_free_bytes
+        reason = f"{used:.0%} used, {usage.free >> 20} MiB free"
+        return Check(name="disk", passed=passed, reason=reason)
+
+    def _queue(self) -> Check:
+        box = self._box
+        alive = sum(thread.is_alive() for thread in box._threads)
+        reason = f"{alive} of {len(box.workers)} workers running"
+        try:
+            box.state.database.write(lambda _: None)
+        except UnavailableError as failed:
+            return Check(name="queue", passed=False, reason=f"not writable: {failed.code}")
+        passed = alive == len(box.workers)
+        return Check(name="queue", passed=passed, reason=reason)
+
+    def _dicom(self) -> Check:
+        acceptor = self._box.scp.acceptor
+        reason = "listening" if acceptor.listening else "not listening"
+        return Check(name="dicom", passed=acceptor.listening, reason=reason)
+
+
+def run_box(config: Config, folder: Path, ready_file: Path | None) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Args:
+        config: the settings.
+        folder: the state folder.
+        ready_file: where to write the bound addresses, as JSON, once ready.
+
+    Raises:
+        BedsideError: the box refuses to serve, or an address cannot be bound.
+    """
+    box = Box(config, folder)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_serve(box, ready_file))
+    finally:
+        box.stop()
+    log.info("box stopped")
+
+
+async def _serve(box: Box, ready_file: Path | None) -> None:
+    listener = _listen(box.config.http.host, box.config.http.port)
+    app = create_app(
+        box.services,
+        box.config.http,
+        inference_workers=box.loaded.opened.plan.streams,
+        metrics=box.metrics,
+    )
+    server = _Server(
+        uvicorn.Config(
+            app,
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_graceful_shutdown=max(1, round(box.config.http.shutdown_s)),
+            timeout_keep_alive=30,
+        )
+    )
+    server.on_exit = app.state.stop
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, server.leave)
+    dicom_port = box.start()
+    addresses = {
+        "http": f"http://{box.config.http.host}:{listener.getsockname()[1]}",
+        "dicom": {
+            "host": box.config.dicom.host,
+            "port": dicom_port,
+            "ae_title": box.config.dicom.ae_title,
+        },
+        "pid": os.getpid(),
+    }
+    log.info("box ready", extra={"port": listener.getsockname()[1]})
+    server.on_started = lambda: _announce(addresses, ready_file)
+    await server.serve(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Uvicorn without its own signal handling, and with a word when it accepts."""
+
+    on_started = staticmethod(lambda: None)
+    on_exit = staticmethod(lambda: None)
+
+    def install_signal_handlers(self) -> None:
+        """Signals are the box's business."""
+
+    def leave(self) -> None:
+        """Stop accepting, finish running requests, return from `serve`."""
+        self.on_exit()
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start accepting, then say so."""
+        await super().startup(sockets)
+        self.on_started()
+
+
+def _announce(addresses: Mapping[str, object], ready_file: Path | None) -> None:
+    text = json.dumps(addresses, sort_keys=True)
+    if ready_file is not None:
+        partial = ready_file.with_name(ready_file.name + ".part")
+        partial.write_text(text)
+        partial.replace(ready_file)
+    print(text, flush=True)  # noqa: T201  the one line on standard output: where to reach the box
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as cause:
+        listener.close()
+        raise UnavailableError(f"HTTP port {port} cannot be bound: {cause.strerror}") from cause
+    listener.set_inheritable(True)
+    return listener
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:  # other systems than Linux
+        return None
+    return uvloop.new_event_loop
+
+
+def _open_state(config: Config, folder: Path, clock: SystemClock, random: OsRandom) -> State:
+    rules, sources = config.completion, config.completion.per_source
+    backoff = tuple(int(config.jobs.backoff_s * 1000 * 2**n) for n in range(config.jobs.attempts))
+    return open_state(
+        folder,
+        clock,
+        random,
+        open_box_keys,
+        completion=CompletionRules(
+            quiet_ms=int(rules.quiet_s * 1000),
+            quiet_ms_by_source={
+                ae: int(source.quiet_s * 1000)
+                for ae, source in sources.items()
+                if source.quiet_s is not None
+            },
+            max_wait_ms=int(rules.max_wait_s * 1000),
+            priority_by_source={
+                ae: Priority[source.priority.upper()] for ae, source in sources.items()
+            },
+        ),
+        retries=RetryRules(attempts=config.jobs.attempts, backoff_ms=backoff),
+        disk=DiskLimits(
+            high_watermark=config.disk.high_watermark, min_free_bytes=config.disk.min_free_bytes
+        ),
+    )
+
+
+def _acceptor_settings(config: Config, loaded: Loaded) -> AcceptorSettings:
+    """The stricter of what the settings and the hardware profile allow."""
+    dicom, limits = config.dicom, loaded.profile.profile.dicom
+    return AcceptorSettings(
+        host=dicom.host,
+        port=dicom.port,
+        ae_title=dicom.ae_title,
+        max_associations=min(dicom.max_associations, limits.max_associations),
+        max_pdu_bytes=min(dicom.max_pdu_bytes, limits.max_pdu_bytes),
+        idle_timeout_s=min(dicom.idle_timeout_s, limits.network_timeout_s),
+        artim_timeout_s=limits.acse_timeout_s,
+        max_object_bytes=dicom.max_object_bytes,
+        allowed_calling_ae=frozenset(dicom.allowed_calling_ae),
+    )
+
+
+def _resident_bytes() -> int:
+    pages = Path("/proc/self/statm").read_text().split()[1]
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

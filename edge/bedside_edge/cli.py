@@ -1,0 +1,237 @@
+"""`bedside-edge`: read arguments, call one service, print, exit.
+
+Exit codes: 0 done, 2 usage, 3 refused by a rule, 4 unusable input, 5 the box cannot do it now.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bedside_core.errors import BedsideError, InvalidInputError
+from bedside_edge.config import Config, load_config
+from bedside_edge.config import Model as ModelSettings
+from bedside_edge.logs import set_up_logging
+
+_HINTS = {
+    "invalid-config": "see docs/config.md; `bedside-edge check-config FILE` shows what would apply",
+    "profile-mismatch": "`bedside-edge profile` shows this board and why each profile fits or not",
+    "golden-mismatch": "do not serve on this machine; try another engine with --engine",
+    "invalid-package": "fetch the package again; never edit files inside it",
+    "store-unavailable": "is another bedside-edge using this state folder?",
+    "disk-full": "free space, or lower [disk] min_free_bytes if you know why",
+}
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(version("bedside"), prog_name="bedside-edge")
+def cli() -> None:
+    """Bedside: imaging AI inside the hospital. Decision support only, not a diagnosis.
+
+    \b
+    Examples:
+      bedside-edge analyze chest.dcm --overlay chest.png
+      bedside-edge serve --state /var/lib/bedside
+      bedside-edge profile
+    """
+
+
+def model_options(command: Any) -> Any:
+    """Add the options that choose package, profile, engine and precision."""
+    for option in (
+        click.option("--package", default="", help="Model package folder [default: shipped]"),
+        click.option("--profile", default="", help="Hardware profile [default: best that fits]"),
+        click.option("--engine", type=click.Choice(["onnxruntime", "openvino"]), default=None),
+        click.option("--precision", type=click.Choice(["f32", "bf16", "int8"]), default=None),
+    ):
+        command = option(command)
+    return command
+
+
+@cli.command()
+@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document")
+@click.option(
+    "--overlay",
+    type=click.Path(path_type=Path),
+    help="Write the saliency overlay (PNG); with several files a folder",
+)
+@model_options
+def analyze(
+    paths: tuple[Path, ...],
+    as_json: bool,
+    overlay: Path | None,
+    package: str,
+    profile: str,
+    engine: str | None,
+    precision: str | None,
+) -> None:
+    """Analyse DICOM FILEs (or folders of them) without a server; nothing is stored.
+
+    Exits 3 when any file was refused, 4 when any could not be read as DICOM; the others are
+    answered all the same.
+
+    \b
+    Examples:
+      bedside-edge analyze chest.dcm
+      bedside-edge analyze study/ --json > results.json
+      bedside-edge analyze chest.dcm --overlay chest.png --engine openvino
+    """
+    from bedside_edge.analyze import analyze_files  # pulls in a runtime: only when it is needed
+
+    set_up_logging(level="error", style="plain")
+    settings = ModelSettings(
+        package=package, profile=profile, engine=engine or "", precision=precision or ""
+    )
+    files = list(_files(paths))
+    if not files:
+        raise InvalidInputError("no files in there")
+    rows = analyze_files(files, settings, overlay)
+    if as_json:
+        click.echo(json.dumps({"results": rows}, sort_keys=True))
+    else:
+        _print_rows(rows)
+    codes = [int(row["exit_code"]) for row in rows]
+    if any(codes):
+        sys.exit(max(codes))
+
+
+@cli.command()
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML settings")
+@click.option("--state", type=click.Path(path_type=Path), help="State folder")
+@click.option("--http-port", type=int, help="TCP port; 0 lets the system choose")
+@click.option("--dicom-port", type=int, help="TCP port; 0 lets the system choose")
+@click.option(
+    "--ready-file",
+    type=click.Path(path_type=Path),
+    help="Write the bound addresses here (JSON) once the service is ready",
+)
+def serve(
+    config_path: Path | None,
+    state: Path | None,
+    http_port: int | None,
+    dicom_port: int | None,
+    ready_file: Path | None,
+) -> None:
+    """Run the box: DICOM receiver, HTTP service, workers. Stops cleanly on SIGTERM or Ctrl-C.
+
+    \b
+    Examples:
+      bedside-edge serve
+      bedside-edge serve --config bedside.toml --state /var/lib/bedside
+      bedside-edge serve --http-port 0 --dicom-port 0 --ready-file /run/bedside.json
+    """
+    from bedside_edge.box import run_box  # the whole appliance: only when it is needed
+
+    config, folder = load_config(config_path)
+    ports = {"http": http_port, "dicom": dicom_port}
+    for section, port in ports.items():
+        if port is not None:
+            changed = getattr(config, section).model_copy(update={"port": port})
+            config = config.model_copy(update={section: changed})
+    config = Config.model_validate(config.model_dump())
+    set_up_logging(level=config.log.level, style=config.log.style)
+    run_box(config, state or folder, ready_file)
+
+
+@cli.command("check-config")
+@click.argument("path", type=click.Path(path_type=Path), required=False)
+def check_config(path: Path | None) -> None:
+    """Say what settings the box would use, as JSON.
+
+    \b
+    Examples:
+      bedside-edge check-config
+      bedside-edge check-config bedside.toml
+    """
+    config, folder = load_config(path)
+    settings = config.model_dump(mode="json") | {"state_folder": str(folder)}
+    click.echo(json.dumps(settings, indent=2))
+
+
+@cli.command("profile")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+@model_options
+def show_profile(
+    as_json: bool, package: str, profile: str, engine: str | None, precision: str | None
+) -> None:
+    """Show this board, the hardware profile that fits, and the self-test of its engine.
+
+    \b
+    Examples:
+      bedside-edge profile
+      bedside-edge profile --engine openvino --precision int8 --json
+    """
+    from bedside_edge.analyze import describe_profile  # pulls in a runtime
+
+    set_up_logging(level="error", style="plain")
+    facts = describe_profile(
+        ModelSettings(
+            package=package, profile=profile, engine=engine or "", precision=precision or ""
+        )
+    )
+    if as_json:
+        click.echo(json.dumps(facts, sort_keys=True))
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    for key, value in facts.items():
+        shown = value if isinstance(value, str) else json.dumps(value)
+        table.add_row(key.replace("_", " "), shown)
+    Console().print(table)
+
+
+def _files(paths: tuple[Path, ...]) -> Iterator[Path]:
+    for path in paths:
+        if path.is_dir():
+            yield from sorted(found for found in path.rglob("*") if found.is_file())
+        else:
+            yield path
+
+
+def _print_rows(rows: list[dict[str, Any]]) -> None:
+    table = Table(title="AI decision support only - not a diagnosis", title_justify="left")
+    for name in ("file", "probability", "decision", "why"):
+        table.add_column(name, overflow="fold", justify="right" if name == "probability" else "left")
+    for row in rows:
+        result, name = row.get("result") or {}, Path(row["file"]).name
+        value = result.get("value")
+        if value:
+            band = value["undetermined"]
+            why = f"threshold {value['threshold']:.2f}, undetermined {band[0]:.2f} to {band[1]:.2f}"
+            table.add_row(name, f"{value['probability']:.3f}", value["decision"], why)
+        else:
+            reason = result.get("reason") or row["error"]
+            table.add_row(name, "", "not processed", f"{reason['code']}: {reason['detail']}")
+    Console().print(table)
+    first = next((row["result"] for row in rows if row.get("result")), None)
+    if first:
+        model, engine = first["model"], first["engine"]
+        click.echo(
+            f"{model['name']} {model['version']} on {engine['engine']} {engine['version']} "
+            f"{engine['precision']}, pipeline {first['pipeline']['digest'][:19]}, "
+            f"profile {first['profile']['name']}"
+        )
+
+
+def main() -> None:
+    """Run the command line; every deliberate error ends in its exit code and a way forward."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as usage:
+        usage.show()
+        sys.exit(usage.exit_code)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except BedsideError as error:
+        click.echo(f"bedside-edge: {error} [{error.code}]", err=True)
+        if hint := _HINTS.get(error.code):
+            click.echo(f"  {hint}", err=True)
+        sys.exit(error.exit_code)

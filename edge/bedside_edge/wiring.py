@@ -1,0 +1,130 @@
+"""The only place that chooses adapters: settings in, a working box out."""
+
+import dataclasses
+import logging
+import sys
+from pathlib import Path
+
+from bedside_core.errors import InvalidPackageError, InvalidProfileError
+from bedside_core.profile import EngineChoice, LoadedProfile, choose, parse_profile
+from bedside_edge.config import Config
+from bedside_edge.config import Model as ModelSettings
+from bedside_edge.dicom.read import PydicomReader
+from bedside_edge.engine.opening import Opened, load_profiles, open_engine
+from bedside_edge.engine.package import Package, open_package
+from bedside_edge.engine.probe import probe
+from bedside_edge.services.analysis import AnalysisService, Model
+from bedside_edge.system.picture_pillow import PillowPicture
+
+log = logging.getLogger(__name__)
+
+_REPOSITORY = Path(__file__).resolve().parents[2]
+_MODEL = "cxr-opacity"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Loaded:
+    """The model that serves, and how it came to be chosen."""
+
+    model: Model
+    package: Package
+    profile: LoadedProfile
+    passed_over: tuple[tuple[str, str], ...]
+    opened: Opened
+
+
+def shipped(folder: str) -> Path:
+    """Return a folder of shipped data: in the repository, else where the wheel puts it."""
+    places = {"hw_profiles": "share/bedside/hw_profiles", "models/packages": "share/bedside/models"}
+    in_repository = _REPOSITORY / folder
+    return in_repository if in_repository.is_dir() else Path(sys.prefix) / places[folder]
+
+
+def shipped_package() -> Path:
+    """Return the newest version of the reference model shipped with the box.
+
+    Raises:
+        InvalidPackageError: none is shipped.
+    """
+    versions = [path for path in (shipped("models/packages") / _MODEL).glob("*.*.*") if path.is_dir()]
+    if not versions:
+        raise InvalidPackageError("no model package is shipped; name one in [model] package")
+
+    def order(path: Path) -> tuple[int, ...]:
+        return tuple(int(part) if part.isdecimal() else -1 for part in path.name.split("."))
+
+    return max(versions, key=order)
+
+
+def load_model(settings: ModelSettings) -> Loaded:
+    """Open the package, choose the profile, compile, read back, run the golden cases.
+
+    Raises:
+        RefusedError: ProfileMismatchError or GoldenMismatchError; the box must not serve.
+        InvalidInputError: InvalidPackageError or InvalidProfileError.
+    """
+    package = open_package(Path(settings.package) if settings.package else shipped_package())
+    board = probe()
+    if settings.profile:
+        profiles = [_read_profile(Path(settings.profile))]
+    else:
+        profiles = list(load_profiles(shipped("hw_profiles")))
+    chosen = choose(profiles, board)
+    profile = _overridden(chosen.loaded, settings)
+    opened = open_engine(package, profile, board)
+    model = Model(
+        manifest=package.manifest,
+        familiar=package.familiar,
+        package_digest=package.digest,
+        engine=opened.engine,
+        profile_name=profile.label,
+        profile_digest=profile.digest,
+    )
+    info = opened.engine.info
+    log.info(
+        "model ready",
+        extra={
+            "package": package.label,
+            "profile": profile.label,
+            "engine": info.engine,
+            "precision": info.precision,
+        },
+    )
+    return Loaded(
+        model=model,
+        package=package,
+        profile=profile,
+        passed_over=chosen.passed_over,
+        opened=opened,
+    )
+
+
+def analysis_service(loaded: Loaded) -> AnalysisService:
+    """Return the service that reads images with a loaded model."""
+    return AnalysisService(loaded.model, PydicomReader(), PillowPicture())
+
+
+def _read_profile(path: Path) -> LoadedProfile:
+    try:
+        return parse_profile(path.read_bytes())
+    except OSError as cause:
+        raise InvalidProfileError("the hardware profile cannot be read") from cause
+
+
+def _overridden(loaded: LoadedProfile, settings: ModelSettings) -> LoadedProfile:
+    """Put the engine or precision of the settings in place of the profile's own choice."""
+    if not settings.engine and not settings.precision:
+        return loaded
+    choices = loaded.profile.engines
+
+    def wanted(choice: EngineChoice) -> bool:
+        return settings.engine in ("", choice.kind) and settings.precision in ("", choice.precision)
+
+    kept = [choice for choice in choices if wanted(choice)]
+    if not kept:
+        update = {"kind": settings.engine, "precision": settings.precision}
+        kept = [choices[0].model_copy(update={key: v for key, v in update.items() if v})]
+    profile = loaded.profile.model_copy(update={"engines": kept})
+    return dataclasses.replace(loaded, profile=profile)
+
+
