@@ -1,0 +1,73 @@
+"""Promises of every KeyStore: it wraps, unwraps and files, and tells boxes and contexts apart."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bedside_core.errors import DamagedObjectError
+from support.memory_store import MemoryKeys
+from support.state_houses import HOUSES, House
+
+
+@pytest.fixture(params=HOUSES)
+def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
+    return HOUSES[request.param](tmp_path)
+
+
+KEY = bytes(range(32))
+
+
+def test_a_wrapped_key_comes_back_from_the_same_box(house):
+    wrapped = house.keys("a").wrap(KEY, b"study 1")
+    assert house.keys("a").unwrap(wrapped, b"study 1") == KEY
+
+
+def test_a_wrapped_key_does_not_show_the_key_and_never_looks_the_same_twice(house):
+    keys = house.keys("a")
+    one, two = keys.wrap(KEY, b"study 1"), keys.wrap(KEY, b"study 1")
+    assert one != two
+    assert KEY not in one
+
+
+def test_a_wrapped_key_is_bound_to_its_context(house):
+    keys = house.keys("a")
+    with pytest.raises(DamagedObjectError):
+        keys.unwrap(keys.wrap(KEY, b"study 1"), b"study 2")
+
+
+def test_a_wrapped_key_is_bound_to_its_box(house):
+    with pytest.raises(DamagedObjectError):
+        house.keys("b").unwrap(house.keys("a").wrap(KEY, b"x"), b"x")
+
+
+def test_every_changed_byte_is_noticed(house):
+    keys = house.keys("a")
+    wrapped = keys.wrap(KEY, b"x")
+    for position in range(len(wrapped)):
+        changed = bytearray(wrapped)
+        changed[position] ^= 0x10
+        with pytest.raises(DamagedObjectError):
+            keys.unwrap(bytes(changed), b"x")
+    for length in range(len(wrapped)):
+        with pytest.raises(DamagedObjectError):
+            keys.unwrap(wrapped[:length], b"x")
+
+
+def test_a_uid_is_filed_the_same_way_every_time_and_another_way_under_every_label(house):
+    keys = house.keys("a")
+    filed = keys.lookup("study", b"1.2.3")
+    assert filed == house.keys("a").lookup("study", b"1.2.3")
+    assert len(filed) == 32
+    assert set(filed) <= set("0123456789abcdef")
+    others = {keys.lookup("study", b"1.2.4"), keys.lookup("instance", b"1.2.3")}
+    others |= {keys.lookup("stud", b"y1.2.3"), house.keys("b").lookup("study", b"1.2.3")}
+    assert len(others | {filed}) == 5
+
+
+@settings(max_examples=30, deadline=None)
+@given(key=st.binary(max_size=64), context=st.binary(max_size=40))
+def test_the_simulator_keeps_its_promise_for_any_key_and_context(key, context):
+    keys = MemoryKeys()
+    assert keys.unwrap(keys.wrap(key, context), context) == key
