@@ -19,7 +19,7 @@ from bedside_core.imaging import Float, Frame, VoiFunction, Window
 
 class _Part(BaseModel):
     # Not strict: JSON has no tuples, and an integer is a fair way to write a number.
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class GoldenWindow(_Part):
@@ -141,9 +141,12 @@ def check_tensor(case: GoldenCase, tensor: Float) -> None:
 
     Raises:
         GoldenMismatchError: a probe differs by more than the case's tolerance.
+        InvalidPackageError: a probe lies outside the tensor.
     """
     plane: NDArray[np.float32] = tensor.reshape(tensor.shape[-2:])
     for row, column, value in case.tensor.probes:
+        if not (0 <= row < plane.shape[0] and 0 <= column < plane.shape[1]):
+            raise InvalidPackageError(f"golden case {case.name} probes outside the tensor")
         gap = abs(float(plane[row, column]) - value)
         if not gap <= case.tensor.tolerance:  # written so that NaN fails
             raise GoldenMismatchError(f"golden case {case.name}: tensor is off by {gap:.2e}")

@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from bedside_core.errors import InvalidPackageError
+from bedside_core.errors import BedsideError, InvalidPackageError
 from bedside_core.findings import Calibration, Rule
 from bedside_core.imaging import PipelineSpec
 
@@ -23,7 +23,8 @@ _SAFE_PATH = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # No NaN, no infinity: JSON in Python reads both, and a tolerance of infinity checks nothing.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class FileEntry(_Part):
@@ -86,7 +87,7 @@ class PipelineEntry(_Part):
 class CalibrationEntry(_Part):
     """Platt scaling and the split it was fitted on."""
 
-    scale: float
+    scale: Annotated[float, Field(gt=0)]  # a higher logit is always a higher probability
     offset: float
     fitted_on: str
 
@@ -132,10 +133,10 @@ class OutlierEntry(_Part):
     mean: str
     precision_chol: str
     features: Annotated[int, Field(ge=1)]
-    cutoff: float
-    intensity: dict[str, tuple[float, float]]
+    cutoff: Annotated[float, Field(gt=0)]
+    intensity: dict[Literal["black", "white", "mean", "std"], tuple[float, float]]
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False)
+    model_config = ConfigDict(strict=False)  # JSON has no tuples
 
 
 class GoldenEntry(_Part):
@@ -168,7 +169,7 @@ class Manifest(_Part):
     @model_validator(mode="after")
     def _consistent(self) -> "Manifest":
         for path in self.files:
-            if not _SAFE_PATH.match(path) or path == MANIFEST_NAME:
+            if not _SAFE_PATH.fullmatch(path) or path == MANIFEST_NAME:
                 raise ValueError(f"file name {path!r} may not be in a package")
         named = [self.outlier.mean, self.outlier.precision_chol, self.golden.path]
         for variant in self.variants:
@@ -179,6 +180,10 @@ class Manifest(_Part):
             raise ValueError("two variants for one engine and precision")
         if self.pipeline.spec().digest() != self.pipeline.digest:
             raise ValueError("the pipeline's parameters do not hash to its digest")
+        if self.io.input.shape != [1, 1, self.pipeline.size, self.pipeline.size]:
+            raise ValueError("the model's input is not the pipeline's tensor")
+        if any(least > most for least, most in self.outlier.intensity.values()):
+            raise ValueError("an intensity range ends before it starts")
         self.decision.value()
         return self
 
@@ -202,7 +207,7 @@ def parse_manifest(data: bytes) -> Manifest:
     """
     try:
         return Manifest.model_validate(json.loads(data))
-    except (ValueError, ValidationError, RecursionError) as cause:
+    except (ValueError, ValidationError, RecursionError, BedsideError) as cause:
         raise InvalidPackageError(f"manifest: {cause}") from cause
 
 

@@ -73,7 +73,8 @@ class Board:
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    # TOML knows nan and inf: a timeout of infinity is no timeout, a tolerance of infinity no check.
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 class CpuMatch(_Part):

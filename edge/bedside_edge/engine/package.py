@@ -113,7 +113,7 @@ def _familiar(folder: Path, manifest: Manifest) -> Familiar:
         mean=floats(entry.mean, (count,)),
         precision_chol=floats(entry.precision_chol, (count, count)),
         cutoff=entry.cutoff,
-        intensity=dict(entry.intensity),
+        intensity={str(name): span for name, span in entry.intensity.items()},
     )
 
 

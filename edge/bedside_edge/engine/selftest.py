@@ -6,7 +6,7 @@ that fails names itself, the engine and how far off it was; nothing is served th
 
 from dataclasses import dataclass
 
-from bedside_core.errors import GoldenMismatchError
+from bedside_core.errors import GoldenMismatchError, RefusedError
 from bedside_core.golden import GoldenCase, check_logit, check_tensor
 from bedside_core.imaging import Prepared, prepare
 from bedside_core.manifest import Variant
@@ -53,8 +53,11 @@ def prepare_cases(package: Package) -> list[tuple[GoldenCase, Prepared]]:
     """
     done = []
     for case in package.golden.cases:
-        frame = case.frame.frame(package.read(case.frame.path))
-        prepared = prepare(frame, package.spec)
+        data = package.read(case.frame.path)
+        try:
+            prepared = prepare(case.frame.frame(data), package.spec)
+        except RefusedError as why:
+            raise GoldenMismatchError(f"golden case {case.name} is refused: {why.code}") from why
         check_tensor(case, prepared.tensor)
         done.append((case, prepared))
     return done
