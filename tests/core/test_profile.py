@@ -51,8 +51,7 @@ def test_the_schema_file_is_the_schema():
 
 def test_every_setting_says_what_it_is():
     def settings(node):
-        for name, value in node.get("properties", {}).items():
-            yield name, value
+        yield from node.get("properties", {}).items()
         for part in node.get("$defs", {}).values():
             yield from settings(part)
 
