@@ -150,16 +150,19 @@ def declared_commands() -> dict[str, click.Command]:
     return found
 
 
-def help_texts(command: click.Command, name: str) -> Iterator[tuple[str, str]]:
-    """The help of a command and of everything below it."""
-    context = click.Context(command, info_name=name, max_content_width=HELP_WIDTH)
+def help_texts(
+    command: click.Command, name: str, parent: click.Context | None = None
+) -> Iterator[tuple[str, str]]:
+    """The help of a command and of everything below it, with the whole name of each."""
+    settings = {**command.context_settings, "max_content_width": HELP_WIDTH}
+    context = click.Context(command, info_name=name, parent=parent, **settings)
     context.terminal_width = HELP_WIDTH
-    yield name, context.get_help()
+    yield context.command_path, context.get_help()
     if isinstance(command, click.Group):
         for inner in command.list_commands(context):
             found = command.get_command(context, inner)
             if found is not None and not found.hidden:
-                yield from help_texts(found, f"{name} {inner}")
+                yield from help_texts(found, inner, context)
 
 
 def commands_text() -> str:
