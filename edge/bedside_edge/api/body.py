@@ -1,4 +1,4 @@
-"""Reading request bodies straight from ASGI: bounded, with a clock on silence, without copies."""
+"""Reading request bodies: bounded, with a clock on silence, with as few copies as can be."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -6,38 +6,33 @@ from collections.abc import AsyncIterator
 import numpy as np
 
 from bedside_core.errors import InvalidInputError, TimedOutError, TooLargeError
+from bedside_edge.api import bulk
 from bedside_edge.api.reply import ClientGoneError, Request, content_length
 
 _ALIGNMENT = 64  # bytes; engines read aligned tensors without a copy of their own
+_BATCH = 256 << 10  # bytes; a hop to a storage thread costs as much as sealing a few kB
 
 
-async def chunks(request: Request, limit: int, idle_s: float) -> AsyncIterator[bytes]:
-    """Yield the body as it arrives.
+async def batches(request: Request, limit: int, idle_s: float) -> AsyncIterator[list[bytes]]:
+    """Yield the body as it arrives, in lists of pieces of 256 KiB or more together.
 
     Raises:
         TooLargeError: more than `limit` bytes announced or sent.
         TimedOutError: nothing came for `idle_s`.
         ClientGoneError: the sender hung up.
     """
-    announced = content_length(request.headers)
-    if announced is not None and announced > limit:
-        raise TooLargeError(f"the body is larger than {limit} bytes")
-    seen, more = 0, True
-    while more:
-        try:
-            async with asyncio.timeout(idle_s):
-                message = await request.receive()
-        except TimeoutError as cause:
-            raise TimedOutError("the sender fell silent in the middle of the body") from cause
-        if message["type"] == "http.disconnect":
-            raise ClientGoneError
-        chunk: bytes = message.get("body", b"")
-        more = message.get("more_body", False)
-        seen += len(chunk)
-        if seen > limit:
-            raise TooLargeError(f"the body is larger than {limit} bytes")
-        if chunk:
-            yield chunk
+    _check_announced(request, limit)
+    cycle = bulk.cycle_of(request.extensions, request.receive)
+    source = bulk.batches(cycle, _BATCH, idle_s) if cycle else _plain(request, idle_s)
+    seen = 0
+    try:
+        async for batch in source:
+            seen += sum(len(piece) for piece in batch)
+            if seen > limit:
+                raise _too_large(limit)
+            yield batch
+    except TimeoutError as cause:
+        raise TimedOutError("the sender fell silent in the middle of the body") from cause
 
 
 async def whole(request: Request, limit: int, idle_s: float, align_at: int = 0) -> memoryview:
@@ -49,27 +44,60 @@ async def whole(request: Request, limit: int, idle_s: float, align_at: int = 0) 
         idle_s: longest silence.
         align_at: the byte of the body that shall lie on a 64-byte boundary: where the tensors of
             an inference request start, after JSON of any length.
+
+    Raises:
+        TooLargeError, TimedOutError, ClientGoneError: as for `batches`.
+        InvalidInputError: shorter than announced.
     """
-    announced = content_length(request.headers)
-    if announced is None:
-        parts = [chunk async for chunk in chunks(request, limit, idle_s)]
-        announced = sum(len(part) for part in parts)
-        view = _aligned(announced, align_at)
+    size = _check_announced(request, limit)
+    cycle = bulk.cycle_of(request.extensions, request.receive)
+    if size is None or cycle is None:
+        pieces = [piece async for batch in batches(request, limit, idle_s) for piece in batch]
+        size = sum(len(piece) for piece in pieces)
+        view = _aligned(size, align_at)
         position = 0
-        for part in parts:
-            view[position : position + len(part)] = part
-            position += len(part)
+        for piece in pieces:
+            view[position : position + len(piece)] = piece
+            position += len(piece)
         return view
-    if announced > limit:
-        raise TooLargeError(f"the body is larger than {limit} bytes")
-    view = _aligned(announced, align_at)
-    position = 0
-    async for chunk in chunks(request, limit, idle_s):
-        view[position : position + len(chunk)] = chunk
-        position += len(chunk)
-    if position != announced:
+    view = _aligned(size, align_at)
+    try:
+        position = await bulk.pour(cycle, view, idle_s)
+    except TimeoutError as cause:
+        raise TimedOutError("the sender fell silent in the middle of the body") from cause
+    if position != size:
         raise InvalidInputError("the body is shorter than its Content-Length")
     return view
+
+
+async def _plain(request: Request, idle_s: float) -> AsyncIterator[list[bytes]]:
+    """The same through ASGI, for any server."""
+    batch: list[bytes] = []
+    size, more = 0, True
+    while more:
+        async with asyncio.timeout(idle_s):
+            message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError
+        more = message.get("more_body", False)
+        piece: bytes = message.get("body", b"")
+        if piece:
+            batch.append(piece)
+            size += len(piece)
+        if batch and (size >= _BATCH or not more):
+            yield batch
+            batch, size = [], 0
+
+
+def _check_announced(request: Request, limit: int) -> int | None:
+    announced = content_length(request.headers)
+    if announced is not None and announced > limit:
+        raise _too_large(limit)
+    return announced
+
+
+def _too_large(limit: int) -> TooLargeError:
+    return TooLargeError(f"the body is larger than {limit} bytes")
 
 
 def _aligned(size: int, align_at: int) -> memoryview:

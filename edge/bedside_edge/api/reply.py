@@ -1,5 +1,6 @@
 """An HTTP request and its answer as plain values, for the handlers that bypass the framework."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,6 +25,7 @@ class Request:
     receive: Receive
     request_id: str
     base_url: str
+    extensions: Mapping[str, object] = field(default_factory=dict)
 
     @classmethod
     def of(cls, scope: Scope, headers: dict[bytes, bytes], receive: Receive, rid: str) -> "Request":
@@ -36,6 +38,7 @@ class Request:
             receive=receive,
             request_id=rid,
             base_url=f"{scope['scheme']}://{host}",
+            extensions=scope.get("extensions") or {},
         )
 
 

@@ -8,6 +8,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from bedside_core.errors import InvalidConfigError
+from bedside_edge.api.bulk import BulkProtocol
 from bedside_edge.config import Http
 
 _BACKLOG = 512
@@ -51,7 +52,7 @@ def build_server(app: FastAPI, settings: Http) -> Server:
     config = uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=BulkProtocol,
         ws="none",
         lifespan="on",
         log_config=None,

@@ -24,8 +24,6 @@ MULTIPART_RELATED = "multipart/related"
 MULTIPART_FORM = "multipart/form-data"
 _FILE_TYPES = ("", "application/octet-stream")
 
-BATCH = 256 << 10  # bytes per hop to a storage thread: a hop costs as much as sealing a few kB
-
 T = TypeVar("T")
 
 
@@ -109,7 +107,7 @@ async def receive_upload(
 
     Raises:
         UnsupportedMediaTypeError: the Content-Type is none of `kinds`.
-        TooLargeError, TimedOutError, ClientGoneError: see `body.chunks`.
+        TooLargeError, TimedOutError, ClientGoneError: see `body.batches`.
     """
     reader = _reader(request, intake, kinds)
     pending: asyncio.Future[None] | None = None
@@ -123,20 +121,17 @@ async def receive_upload(
         reader.end()
         return finish()
 
-    batch: list[bytes] = []
-    size = 0
+    held: list[bytes] = []  # one batch behind, so that the last one shares a hop with the end
     try:
-        async for data in body.chunks(request, settings.max_body_bytes, settings.upload_idle_s):
-            batch.append(data)
-            size += len(data)
-            if size >= BATCH:
-                if pending is not None:
-                    await pending
-                pending, batch, size = pool.run(feed, batch), [], 0
+        async for batch in body.batches(request, settings.max_body_bytes, settings.upload_idle_s):
+            if pending is not None:
+                await pending
+            pending = pool.run(feed, held) if held else None
+            held = batch
         if pending is not None:
             await pending
         pending = None
-        ending = pool.run(last, batch)
+        ending = pool.run(last, held)
     except BaseException:
         await _abort(intake, pool, pending)
         raise
