@@ -1,6 +1,5 @@
 """Made-up images and data sets. The one place of the tests with random numbers."""
 
-import random
 from io import BytesIO
 from typing import Any
 
@@ -36,7 +35,7 @@ def picture(rows: int, columns: int, *, seed: int = 1, bits: int = 12) -> NDArra
 
 def bytes_of(count: int, *, seed: int = 1) -> bytes:
     """Random bytes."""
-    return random.Random(seed).randbytes(count)
+    return generator(seed).bytes(count)
 
 
 def uid(*parts: int) -> str:
@@ -56,6 +55,8 @@ def data_set(
     if pixels is None:
         pixels = picture(64, 48, seed=number, bits=bits)
     made = Dataset()
+    made.file_meta = FileMetaDataset()
+    made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     made.SOPClassUID, made.SOPInstanceUID = CR, uid(study, 1, number)
     made.StudyInstanceUID, made.SeriesInstanceUID = uid(study), uid(study, 1)
     made.PatientID, made.PatientName = f"T{study}", "Test^Case"
@@ -78,13 +79,12 @@ def data_set(
     return made
 
 
-def part10(made: Dataset, transfer_syntax: str = ExplicitVRLittleEndian) -> bytes:
-    """A DICOM file of a data set; pixel data must already be in that syntax."""
-    meta = getattr(made, "file_meta", None) or FileMetaDataset()
-    meta.TransferSyntaxUID = getattr(meta, "TransferSyntaxUID", None) or transfer_syntax
+def part10(made: Dataset, transfer_syntax: str = "") -> bytes:
+    """A DICOM file of a data set; a syntax given here must be that of its pixel data."""
+    meta = made.file_meta
+    meta.TransferSyntaxUID = transfer_syntax or meta.TransferSyntaxUID
     meta.MediaStorageSOPClassUID = made.get("SOPClassUID", CR)
     meta.MediaStorageSOPInstanceUID = made.get("SOPInstanceUID", uid(9))
-    made.file_meta = meta
     buffer = BytesIO()
     dcmwrite(buffer, made, enforce_file_format=True)
     return buffer.getvalue()

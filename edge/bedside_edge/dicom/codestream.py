@@ -2,7 +2,8 @@
 
 A header of a few hundred bytes can claim an image of many gigabytes. Decoders believe it; the
 pipeline compares the claim with Rows and Columns first.
-Sources: ISO/IEC 15444-1 A.5.1 (SIZ), ISO/IEC 10918-1 B.2.2 and ISO/IEC 14495-1 C.2.2 (SOF).
+Sources: ISO/IEC 15444-1 A.5.1 (SIZ) and I.4 (boxes), PS3.5 annex G (RLE),
+ISO/IEC 10918-1 B.2.2 and ISO/IEC 14495-1 C.2.2 (SOF).
 """
 
 import struct
@@ -30,8 +31,13 @@ def describe(frame: bytes) -> Codestream | None:
     """Return what a JPEG, JPEG-LS or JPEG 2000 stream claims; None when it claims nothing."""
     if frame[:2] == b"\xff\xd8":
         return _jpeg(frame)
-    siz = frame.find(_SOC_SIZ, 0, 256)  # a JP2 wrapper may come first, wrongly but in the wild
-    return _jpeg2000(frame, siz) if siz >= 0 else None
+    start = _codestream_box(frame) if frame[4:8] == b"jP  " else 0
+    return _jpeg2000(frame, start) if frame.startswith(_SOC_SIZ, start) else None
+
+
+def rle_can_hold(frame_bytes: int, image_bytes: int) -> bool:
+    """Tell whether an RLE frame could expand to an image: two bytes give at most 128."""
+    return image_bytes <= 64 * frame_bytes
 
 
 def _jpeg(frame: bytes) -> Codestream | None:
@@ -54,6 +60,25 @@ def _jpeg(frame: bytes) -> Codestream | None:
             return Codestream(rows=rows, columns=columns, samples=samples, bits=bits)
         position += 2 + length
     return None
+
+
+def _codestream_box(frame: bytes) -> int:
+    """Return where the codestream of a JP2 file starts: wrong in DICOM, but in the wild."""
+    position = 0
+    for _ in range(_MAX_SEGMENTS):
+        if position + 16 > len(frame):
+            break
+        length, kind = struct.unpack_from(">I4s", frame, position)
+        header = 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", frame, position + 8)
+            header = 16
+        if kind == b"jp2c":
+            return position + header
+        if length < header:
+            break
+        position += length
+    return len(frame)
 
 
 def _jpeg2000(frame: bytes, start: int) -> Codestream | None:

@@ -27,14 +27,14 @@ from bedside_core.errors import (
 )
 from bedside_core.imaging import Frame, native
 from bedside_edge.dicom import part10
-from bedside_edge.dicom.codestream import describe
+from bedside_edge.dicom.codestream import describe, rle_can_hold
 from bedside_edge.dicom.grey import Attributes, grey_meaning
 from bedside_edge.dicom.header import read_header
 from bedside_edge.dicom.quiet import mute_loggers, muted_warnings
 from bedside_edge.ports import Header
 
 _JPEG_EXTENDED = "1.2.840.10008.1.2.4.51"
-_JPEG_FAMILY = "1.2.840.10008.1.2.4."
+_RLE = "1.2.840.10008.1.2.5"
 _NATIVE_SYNTAXES = frozenset(
     (part10.IMPLICIT_LE, part10.EXPLICIT_LE, part10.EXPLICIT_BE, part10.DEFLATED_LE)
 )
@@ -45,13 +45,17 @@ class PydicomReader:
     """PixelReader over pydicom and its codecs. Holds no state between calls; thread-safe.
 
     Args:
-        max_pixels: largest image, in samples of all frames together.
+        max_samples: most samples of one frame; twice the largest mammogram.
+        max_frames: most frames of one object.
         max_bytes: largest data set after inflating.
     """
 
-    def __init__(self, *, max_pixels: int = 1 << 27, max_bytes: int = 1 << 29) -> None:
+    def __init__(
+        self, *, max_samples: int = 1 << 26, max_frames: int = 1 << 16, max_bytes: int = 1 << 29
+    ) -> None:
         mute_loggers()
-        self._max_pixels = max_pixels
+        self._max_samples = max_samples
+        self._max_frames = max_frames
         self._max_bytes = max_bytes
 
     def header(self, data: bytes) -> Header:
@@ -129,7 +133,7 @@ class PydicomReader:
         frames, samples = header.integer("NumberOfFrames", 1), header.integer("SamplesPerPixel", 1)
         if min(rows, columns, samples) < 1 or frames < 0:
             raise MalformedHeaderError("rows, columns, frames or samples are out of range")
-        if rows * columns * samples * max(1, frames) > self._max_pixels:
+        if rows * columns * samples > self._max_samples or frames > self._max_frames:
             raise UnsupportedPixelsError("the object claims more pixels than this box takes")
         if header.integer("BitsAllocated") < header.integer("BitsStored"):
             raise MalformedHeaderError("more bits are stored than allocated")
@@ -167,7 +171,7 @@ class PydicomReader:
     def _decode(self, header: Attributes, index: int) -> NDArray[np.generic]:
         """Decode one frame to stored values in native byte order."""
         syntax = header.transfer_syntax_uid
-        if syntax.startswith(_JPEG_FAMILY):
+        if syntax not in _NATIVE_SYNTAXES:
             self._compare_codestream(header, index)
         try:
             decoder = get_decoder(part10.EXPLICIT_LE if syntax == part10.DEFLATED_LE else syntax)
@@ -187,12 +191,19 @@ class PydicomReader:
             coded = get_frame(header.data_set.PixelData, index, number_of_frames=frames)
         except Exception as cause:  # hostile fragments and offset tables
             raise CorruptPixelsError("the frames of the pixel data cannot be found") from cause
+        rows, columns = header.integer("Rows"), header.integer("Columns")
+        samples = header.integer("SamplesPerPixel", 1)
+        if header.transfer_syntax_uid == _RLE:
+            size = rows * columns * samples * header.integer("BitsAllocated") // 8
+            if not rle_can_hold(len(coded), size):
+                raise CorruptPixelsError("the compressed frame is too short for its image")
+            return
         claim = describe(coded)
         if claim is None:
             raise CorruptPixelsError("the compressed frame has no readable header")
-        if (claim.rows, claim.columns) != (header.integer("Rows"), header.integer("Columns")):
+        if (claim.rows, claim.columns) != (rows, columns):
             raise CorruptPixelsError("the compressed frame has another size than the header")
-        if claim.samples != header.integer("SamplesPerPixel", 1):
+        if claim.samples != samples:
             raise CorruptPixelsError("the compressed frame has other samples than the header")
 
 
