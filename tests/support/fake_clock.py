@@ -30,15 +30,12 @@ class FakeClock:
 
 
 class SeededBytes:
-    """`RandomBytes` from a seed: SHA-256 over a counter. For tests only."""
+    """`RandomBytes` from a seed: SHAKE-256 over a counter. For tests only."""
 
     def __init__(self, seed: str = "seed") -> None:
         self._seed = seed.encode()
         self._counter = 0
 
     def __call__(self, count: int) -> bytes:
-        out = b""
-        while len(out) < count:
-            self._counter += 1
-            out += hashlib.sha256(self._seed + self._counter.to_bytes(8, "big")).digest()
-        return out[:count]
+        self._counter += 1
+        return hashlib.shake_256(self._seed + self._counter.to_bytes(8, "big")).digest(count)

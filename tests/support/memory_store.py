@@ -439,9 +439,9 @@ def put(disk: MemoryDisk, job: Job) -> Job:
 
 
 def hasten(disk: MemoryDisk, study_id: str, priority: Priority, now: int) -> None:
-    """Make every open job of the study at least as urgent as `priority`."""
+    """Make every job of the study that has not ended at least as urgent as `priority`."""
     for job in list(disk.jobs):
-        if job.study_id == study_id and job.state in OPEN and job.priority > priority:
+        if job.study_id == study_id and job.state in UNENDED and job.priority > priority:
             put(disk, replace(job, priority=priority, updated=now))
 
 

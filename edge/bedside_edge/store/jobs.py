@@ -71,7 +71,7 @@ _PRIORITISE: Final = (
 )
 _HASTEN: Final = """
   UPDATE jobs SET priority = ?1, score = created - ?2, updated = ?3
-  WHERE study_id = ?4 AND priority > ?1 AND state IN ('collecting', 'ready')"""
+  WHERE study_id = ?4 AND priority > ?1 AND state IN ('collecting', 'ready', 'running')"""
 _NEWEST_OPEN: Final = """
   SELECT job_id, state, created FROM jobs
   WHERE study_id = ? AND state IN ('collecting', 'ready') ORDER BY seq DESC LIMIT 1"""
@@ -321,7 +321,10 @@ def wake(
 
 
 def _hasten(c: sqlite3.Connection, study_id: str, priority: Priority, now: int) -> None:
-    """Make every open job of the study at least as urgent as `priority`."""
+    """Make every job of the study that has not ended at least as urgent as `priority`.
+
+    The running one too: if it fails, the others wait for it.
+    """
     c.execute(_HASTEN, (int(priority), CREDIT_MS[priority], now, study_id))
 
 
