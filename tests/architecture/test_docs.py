@@ -79,6 +79,10 @@ def test_an_undocumented_error_code_is_seen():
         PlantedError.__module__ = __name__
 
 
+def test_no_help_shows_its_layout_marks():
+    assert "\\b" not in docs.commands_text()
+
+
 def markdown_files():
     listed = tracked_files() or [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")]
     return [path for path in listed if path.suffix == ".md"]

@@ -31,7 +31,8 @@ def run(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
 def elsewhere(tmp_path_factory):
     """A new environment with our wheel in it; it borrows the dependencies of this one."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    built = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder, folder=ROOT)
+    build = (sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", folder)
+    built = run(*build, folder=ROOT)
     assert built.returncode == 0, built.stderr
     (wheel,) = folder.glob("*.whl")
     environment = folder / "env"
