@@ -115,4 +115,4 @@ def saliency(cam: Float) -> Float:
     The scale is absolute (logit units, 4 is full), so a clear chest stays dark instead of being
     stretched until noise glows.
     """
-    return np.clip(np.asarray(cam, np.float32) / np.float32(4.0), 0.0, 1.0)
+    return np.asarray(np.clip(np.asarray(cam, np.float32) / 4.0, 0.0, 1.0), np.float32)

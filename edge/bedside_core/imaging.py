@@ -13,7 +13,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class Lut:
     def apply(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
         """Map values; those outside the table take its first or last entry."""
         index = np.clip(np.rint(values) - self.first, 0, self.entries.size - 1).astype(np.int64)
-        return self.entries[index].astype(np.float64)
+        return np.asarray(self.entries[index], np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +120,10 @@ class PipelineSpec:
     std_floor: float = 1e-3
 
     def __post_init__(self) -> None:
-        if not 16 <= self.size <= 4096 or not 0 <= self.low_percentile < self.high_percentile <= 100:
+        if (
+            not 16 <= self.size <= 4096
+            or not 0 <= self.low_percentile < self.high_percentile <= 100
+        ):
             raise MalformedHeaderError("pipeline size or percentiles are out of range")
 
     def digest(self) -> str:
@@ -190,7 +193,10 @@ def prepare(frame: Frame, spec: PipelineSpec) -> Prepared:
     inside /= np.float32(max(std, spec.std_floor))
     operations.append(f"normalise:mean-std,letterbox:{spec.size}")
     intensity = Intensity(
-        black=float((shown <= 0.005).mean()), white=float((shown >= 0.995).mean()), mean=mean, std=std
+        black=float((shown <= 0.005).mean()),
+        white=float((shown >= 0.995).mean()),
+        mean=mean,
+        std=std,
     )
     return Prepared(
         tensor=tensor,
@@ -268,7 +274,7 @@ def _voi(
 ) -> NDArray[np.float64]:
     if frame.voi_lut is not None:
         operations.append("voi-lut")
-        return frame.voi_lut.apply(values) / float((1 << frame.voi_lut.bits) - 1)
+        return np.asarray(frame.voi_lut.apply(values) / ((1 << frame.voi_lut.bits) - 1))
     if frame.window is not None:
         operations.append(f"window:{frame.window.function.lower()}")
         return frame.window.apply(values)
@@ -279,17 +285,17 @@ def _voi(
     if index.size == 0:
         return np.zeros_like(values)
     bottom, top = np.percentile(values[index], [spec.low_percentile, spec.high_percentile])
-    return np.clip((values - bottom) / max(top - bottom, 1e-12), 0.0, 1.0)
+    return np.asarray(np.clip((values - bottom) / max(top - bottom, 1e-12), 0.0, 1.0))
 
 
 def _resample_table(
     pixels: NDArray[np.generic], table: Float, offset: int, height: int, width: int
 ) -> Float:
-    """Look up and resample rows strip by strip, then columns; a full-size float copy never exists."""
+    """Look up and resample rows strip by strip, then columns: no full-size float copy."""
     half = np.empty((height, pixels.shape[1]), np.float32)
     for start, first, last, weights in _bands(pixels.shape[0], height):
         strip = pixels[first:last]
-        index = strip if offset == 0 else strip.astype(np.int32) - offset
+        index: NDArray[Any] = strip if offset == 0 else strip.astype(np.int32) - offset
         np.matmul(weights, table.take(index), out=half[start : start + _STRIP])
     shown = np.empty((height, width), np.float32)
     for start, first, last, weights in _bands(pixels.shape[1], width):

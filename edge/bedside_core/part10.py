@@ -15,13 +15,8 @@ EXPLICIT_BE = "1.2.840.10008.1.2.2"
 
 MAX_META = 1 << 20  # bytes; a longer group 0002 is an attack, not a header
 _LONG_VRS = frozenset((b"OB", b"OW", b"OF", b"OD", b"OL", b"OV", b"SQ", b"UC", b"UN", b"UR", b"UT"))
-_VRS = frozenset(
-    v.encode()
-    for v in (
-        "AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL "
-        "UN UR US UT UV"
-    ).split()
-)
+_SHORT_VRS = b"AEASATCSDADSDTFDFLISLOLTPNSHSLSSSTTMUIULUS"
+_VRS = _LONG_VRS | {b"SV", b"UV"} | {_SHORT_VRS[i : i + 2] for i in range(0, len(_SHORT_VRS), 2)}
 
 
 def data_set_start(head: bytes | bytearray) -> tuple[int, str] | None:

@@ -15,7 +15,9 @@ from bedside_core.imaging import Prepared
 from bedside_core.manifest import Manifest
 
 FORMAT = "bedside-result/1"
-NOTICE = "AI decision support only - not a diagnosis. Research reference model, not a medical device."
+NOTICE = (
+    "AI decision support only - not a diagnosis. Research reference model, not a medical device."
+)
 
 Json = dict[str, Any]
 

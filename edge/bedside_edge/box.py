@@ -136,7 +136,8 @@ class Health:
     def checks(self) -> Mapping[str, Check]:
         """Return every readiness check by name."""
         return {
-            check.name: check for check in (self._model(), self._disk(), self._queue(), self._dicom())
+            check.name: check
+            for check in (self._model(), self._disk(), self._queue(), self._dicom())
         }
 
     def gauges(self) -> Mapping[str, float]:

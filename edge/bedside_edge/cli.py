@@ -5,7 +5,7 @@ Exit codes: 0 done, 2 usage, 3 refused by a rule, 4 unusable input, 5 the box ca
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,8 @@ from bedside_core.errors import BedsideError, InvalidInputError
 from bedside_edge.config import Config, load_config
 from bedside_edge.config import Model as ModelSettings
 from bedside_edge.logs import set_up_logging
+
+Command = Callable[..., None]
 
 _HINTS = {
     "invalid-config": "see docs/config.md; `bedside-edge check-config FILE` shows what would apply",
@@ -42,20 +44,23 @@ def cli() -> None:
     """
 
 
-def model_options(command: Any) -> Any:
+def model_options(command: Command) -> Command:
     """Add the options that choose package, profile, engine and precision."""
-    for option in (
+    options: tuple[Callable[[Command], Command], ...] = (
         click.option("--package", default="", help="Model package folder [default: shipped]"),
         click.option("--profile", default="", help="Hardware profile [default: best that fits]"),
         click.option("--engine", type=click.Choice(["onnxruntime", "openvino"]), default=None),
         click.option("--precision", type=click.Choice(["f32", "bf16", "int8"]), default=None),
-    ):
+    )
+    for option in options:
         command = option(command)
     return command
 
 
 @cli.command()
-@click.argument("paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.argument(
+    "paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document")
 @click.option(
     "--overlay",
@@ -86,9 +91,7 @@ def analyze(
     from bedside_edge.analyze import analyze_files  # pulls in a runtime: only when it is needed
 
     set_up_logging(level="error", style="plain")
-    settings = ModelSettings(
-        package=package, profile=profile, engine=engine or "", precision=precision or ""
-    )
+    settings = _model_settings(package, profile, engine, precision)
     files = list(_files(paths))
     if not files:
         raise InvalidInputError("no files in there")
@@ -171,11 +174,7 @@ def show_profile(
     from bedside_edge.analyze import describe_profile  # pulls in a runtime
 
     set_up_logging(level="error", style="plain")
-    facts = describe_profile(
-        ModelSettings(
-            package=package, profile=profile, engine=engine or "", precision=precision or ""
-        )
-    )
+    facts = describe_profile(_model_settings(package, profile, engine, precision))
     if as_json:
         click.echo(json.dumps(facts, sort_keys=True))
         return
@@ -184,6 +183,19 @@ def show_profile(
         shown = value if isinstance(value, str) else json.dumps(value)
         table.add_row(key.replace("_", " "), shown)
     Console().print(table)
+
+
+def _model_settings(
+    package: str, profile: str, engine: str | None, precision: str | None
+) -> ModelSettings:
+    return ModelSettings.model_validate(
+        {
+            "package": package,
+            "profile": profile,
+            "engine": engine or "",
+            "precision": precision or "",
+        }
+    )
 
 
 def _files(paths: tuple[Path, ...]) -> Iterator[Path]:
@@ -197,7 +209,9 @@ def _files(paths: tuple[Path, ...]) -> Iterator[Path]:
 def _print_rows(rows: list[dict[str, Any]]) -> None:
     table = Table(title="AI decision support only - not a diagnosis", title_justify="left")
     for name in ("file", "probability", "decision", "why"):
-        table.add_column(name, overflow="fold", justify="right" if name == "probability" else "left")
+        table.add_column(
+            name, overflow="fold", justify="right" if name == "probability" else "left"
+        )
     for row in rows:
         result, name = row.get("result") or {}, Path(row["file"]).name
         value = result.get("value")

@@ -7,7 +7,6 @@ from pathlib import Path
 
 from bedside_core.errors import InvalidPackageError, InvalidProfileError
 from bedside_core.profile import EngineChoice, LoadedProfile, choose, parse_profile
-from bedside_edge.config import Config
 from bedside_edge.config import Model as ModelSettings
 from bedside_edge.dicom.read import PydicomReader
 from bedside_edge.engine.opening import Opened, load_profiles, open_engine
@@ -46,7 +45,9 @@ def shipped_package() -> Path:
     Raises:
         InvalidPackageError: none is shipped.
     """
-    versions = [path for path in (shipped("models/packages") / _MODEL).glob("*.*.*") if path.is_dir()]
+    versions = [
+        path for path in (shipped("models/packages") / _MODEL).glob("*.*.*") if path.is_dir()
+    ]
     if not versions:
         raise InvalidPackageError("no model package is shipped; name one in [model] package")
 
@@ -126,5 +127,3 @@ def _overridden(loaded: LoadedProfile, settings: ModelSettings) -> LoadedProfile
         kept = [choices[0].model_copy(update={key: v for key, v in update.items() if v})]
     profile = loaded.profile.model_copy(update={"engines": kept})
     return dataclasses.replace(loaded, profile=profile)
-
-

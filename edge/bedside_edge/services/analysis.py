@@ -29,7 +29,15 @@ from bedside_core.result import (
     same_entry,
     study_result,
 )
-from bedside_edge.ports import Engine, Header, Instance, InstanceState, Outcome, Outputs, PixelReader
+from bedside_edge.ports import (
+    Engine,
+    Header,
+    Instance,
+    InstanceState,
+    Outcome,
+    Outputs,
+    PixelReader,
+)
 
 log = logging.getLogger(__name__)
 

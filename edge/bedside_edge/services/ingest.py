@@ -94,9 +94,7 @@ class Receiving:
                 self._start(*finish_start(self._head))
             self._hash.update(self._syntax.encode())
             header, sealed = self._header_and_seal()
-            found = (header.sop_class_uid, header.sop_instance_uid)
-            if self._class and (self._class, self._instance) != found:
-                raise SopClassMismatchError("the data set is not what the request announced")
+            self._check_announced(header)
         except BaseException:
             self.abort()
             raise
@@ -106,6 +104,11 @@ class Receiving:
     def abort(self) -> None:
         """Forget the instance; may be called at any time."""
         self._sink.abort()
+
+    def _check_announced(self, header: Header) -> None:
+        found = (header.sop_class_uid, header.sop_instance_uid)
+        if self._class and (self._class, self._instance) != found:
+            raise SopClassMismatchError("the data set is not what the request announced")
 
     def _start(self, offset: int, syntax: str) -> None:
         """The data set begins at `offset` of the head: hash from there, store everything."""
@@ -174,7 +177,8 @@ class IngestService:
             way: how it comes in.
             source: calling AE title or client label.
             transfer_syntax: given for a bare data set (DIMSE); empty for a Part 10 stream.
-            sop_class, sop_instance: what the request announced; checked at the end.
+            sop_class: announced by the request; checked at the end.
+            sop_instance: likewise.
 
         Raises:
             DiskFullError: above the high watermark nothing is taken in.
@@ -252,7 +256,9 @@ class IngestService:
         return None  # held under another patient or study: never the same
 
     def _pixels(self, instance: Instance) -> str:
-        return self.reader.pixel_digest(self.objects.read(instance.object_name, instance.object_key))
+        return self.reader.pixel_digest(
+            self.objects.read(instance.object_name, instance.object_key)
+        )
 
 
 def failure_code(error: BaseException) -> str:
