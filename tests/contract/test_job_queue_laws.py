@@ -14,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from bedside_core.errors import BedsideError
 from bedside_edge.ports import JobState, Outcome, Priority
 from bedside_edge.store.rules import CompletionRules, RetryRules
-from support.state_houses import T0, FolderHouse, MemoryHouse, arrival
+from support.state_houses import T0, FolderHouse, MemoryHouse, arrival, digest_of
 
 COMPLETION = CompletionRules(quiet_ms=2_000, max_wait_ms=7_000)
 RETRIES = RetryRules(attempts=2, backoff_ms=(1_000,), interruptions=3)
@@ -93,7 +93,7 @@ class Pair(RuleBasedStateMachine):
 
         first, second = self.both(one)
         assert first == second
-        self.acknowledged.add((f"{study}.{instance}", f"digest of {bytes([bytes_])!r}"))
+        self.acknowledged.add((f"{study}.{instance}", digest_of(bytes([bytes_]))))
         self.number_all()
 
     @rule()

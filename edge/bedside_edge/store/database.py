@@ -8,6 +8,7 @@ connection, one function can write a business row and its evidence together.
 
 import contextlib
 import importlib.resources
+import os
 import queue
 import sqlite3
 import threading
@@ -46,6 +47,8 @@ class Database:
         self._gate = threading.Lock()  # nothing is queued behind the end marker
         self._closed = False
         with _mapped():
+            # SQLite gives its side files the mode of the main file, which must be closed to others
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600))
             self._writer = self._connect()
             try:
                 _migrate(self._writer)
