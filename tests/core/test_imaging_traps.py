@@ -400,4 +400,5 @@ def test_every_bundled_file_ends_in_a_frame_or_a_coded_refusal():
     assert undecodable == {
         *("JPGExtended", "JPEG-lossy", "JPEG2000-embedded-sequence-delimiter", "MR_truncated"),
         *("badVR", "meta_missing_tsyntax", "nested_priv_SQ", "no_meta"),
+        "emri_small_jpeg_2k_lossless_too_short",
     }

@@ -65,8 +65,8 @@ def read_header(data: bytes | memoryview) -> Header:
         InvalidUidError: a UID breaks PS3.5 section 9.
     """
     where = part10.locate(data)
+    syntax = _checked(where.transfer_syntax_uid, "Transfer Syntax UID")
     values, little = _values(data, where)
-    syntax = where.transfer_syntax_uid
     encodings = _encodings(values.get(_CHARSET, b""))
     codes = {name: part10.text(values.get(tag, b"")) for name, tag in _CODES.items()}
     return Header(
@@ -74,8 +74,8 @@ def read_header(data: bytes | memoryview) -> Header:
         sop_instance_uid=_uid(values, _INSTANCE, "SOP Instance UID"),
         study_uid=_uid(values, _STUDY, "Study Instance UID"),
         series_uid=_uid(values, _SERIES, "Series Instance UID", required=False),
-        transfer_syntax_uid=_checked(syntax, "Transfer Syntax UID"),
-        patient_name=_decoded(values.get(_NAME, b""), encodings, _NAME_DELIMITERS),
+        transfer_syntax_uid=syntax,
+        patient_name=_decoded(values.get(_NAME, b""), encodings, _NAME_DELIMITERS).rstrip("="),
         laterality=part10.text(values.get(_LATERALITY) or values.get(_SERIES_LATERALITY, b"")),
         image_type=_several(values.get(_IMAGE_TYPE, b"")),
         rows=_unsigned(values.get(_ROWS, b""), little),
@@ -179,8 +179,11 @@ def _encodings(value: bytes) -> list[str]:
     if not value:
         return ["iso8859"]
     names = [part.strip() for part in part10.text(value).split("\\")]
-    with muted_warnings():
-        encodings: list[str] = charset.convert_encodings(names)
+    try:
+        with muted_warnings():
+            encodings: list[str] = charset.convert_encodings(names)
+    except (ValueError, LookupError):  # a character set nobody knows: ASCII stays readable
+        return ["iso8859"]
     return encodings
 
 

@@ -16,6 +16,7 @@ from pydicom.encaps import get_frame
 from pydicom.pixels import get_decoder
 
 from bedside_core.errors import (
+    BedsideError,
     ColourImageError,
     CorruptPixelsError,
     MalformedHeaderError,
@@ -122,7 +123,16 @@ class PydicomReader:
             read = pydicom.dcmread(BytesIO(source), specific_tags=Attributes.TAGS, force=True)
         except Exception as cause:  # foreign parser on hostile bytes: any failure means the same
             raise MalformedHeaderError("the data set cannot be read") from cause
+        if len(read) == 0 and self._describes_an_image(source):
+            raise CorruptPixelsError("the object ends in the middle of its pixel data")
         return Attributes(read, syntax)
+
+    def _describes_an_image(self, source: bytes) -> bool:
+        """Tell what pydicom does not: it gives up everything when a fragment is cut off."""
+        try:
+            return read_header(source).rows > 0
+        except BedsideError:
+            return False
 
     def _refuse_without_pixels(self, header: Attributes) -> None:
         if header.has("FloatPixelData") or header.has("DoubleFloatPixelData"):
