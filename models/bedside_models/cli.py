@@ -30,10 +30,10 @@ _WORK = click.argument("work", type=_FOLDER)
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 
 
-class MissingExtraError(UnavailableError):
+class MissingExtraError(click.ClickException):
     """A command of the training side was run without the packages it needs."""
 
-    code = "missing-extra"
+    exit_code = UnavailableError.exit_code
 
 
 @click.group(epilog="A whole run: train, export, quantise, evaluate --final, package.")

@@ -24,6 +24,7 @@ Split = Literal["train", "val", "test"]
 SPLITS: tuple[Split, ...] = ("train", "val", "test")
 COMMON_SIZE = frozenset({2500, 2048})  # 2500 x 2048 or 2048 x 2500: most of the collection
 AGE_BANDS = (("<18", 0, 18), ("18-39", 18, 40), ("40-64", 40, 65), ("65+", 65, 200))
+_LARGEST_WEIGHT = 3.0  # no image may speak for many
 FULL_RANGE = Window(centre=127.5, width=255.0, function="LINEAR_EXACT")
 
 
@@ -181,13 +182,14 @@ def canvases(
 
 
 def sample_weights(
-    dataset: Dataset, index: NDArray[np.int64], other_weight: float, cap: float = 3.0
+    dataset: Dataset, index: NDArray[np.int64], other_weight: float, balance: float = 1.0
 ) -> NDArray[np.float32]:
     """Return (n,) loss weights with mean 1 that take view, equipment and repeats out of the label.
 
     Inside each stratum (AP and PA of the commonest size, all other sizes) both labels weigh the
     same, so knowing the stratum says nothing about the label. The 'other' stratum holds hardly
     any negative; it gets `other_weight` of its share. A patient with k images counts sqrt(k).
+    `balance` is an exponent on the result: 1 is all of this, 0 none of it.
     """
     weights = np.ones(index.size)
     rows = [dataset.rows[i] for i in index.tolist()]
@@ -197,9 +199,10 @@ def sample_weights(
     for (stratum, _), members in groups.items():
         share = sum(len(groups.get((stratum, label), [])) for label in (0, 1)) / 2
         share *= other_weight if stratum == "other" else 1.0
-        weights[members] = min(share / len(members), cap)
+        weights[members] = min(share / len(members), _LARGEST_WEIGHT)
     images = Counter(row.patient for row in rows)
     weights /= np.sqrt([images[row.patient] for row in rows])
+    weights **= balance
     return np.asarray(weights / weights.mean(), np.float32)
 
 

@@ -1,5 +1,6 @@
 """From a checkpoint to files an engine loads: one ONNX file, and OpenVINO IR in float32."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -37,16 +38,19 @@ def export_onnx(checkpoint: Checkpoint, path: Path) -> None:
     """
     size = checkpoint.architecture.input_size
     image = torch.zeros(1, 1, size, size)
-    torch.onnx.export(
-        checkpoint.network(),
-        (image,),
-        str(path),
-        dynamo=False,
-        opset_version=OPSET,
-        input_names=["input"],
-        output_names=list(OUTPUTS),
-        do_constant_folding=True,
-    )
+    with warnings.catch_warnings():
+        # The older exporter on purpose: one file, opset 17, the same bytes every time.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.onnx.export(
+            checkpoint.network(),
+            (image,),
+            str(path),
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=["input"],
+            output_names=list(OUTPUTS),
+            do_constant_folding=True,
+        )
     refuse_stray_weights(path)
 
 

@@ -19,7 +19,7 @@ from bedside_core.findings import Familiar
 from bedside_core.golden import GoldenSet, parse_golden
 from bedside_core.imaging import PipelineSpec, prepare
 from bedside_core.manifest import MANIFEST_NAME, Manifest, check_files, parse_manifest
-from bedside_models.evaluate import Operating, Parity, parity
+from bedside_models.decisions import Operating, Parity, parity
 from bedside_models.phantom import Phantom, golden_phantoms, sha256_of
 from bedside_models.runtimes import Runner, open_runner
 
@@ -209,7 +209,7 @@ def write_package(folder: Path, contents: Contents, target: Path) -> Manifest:
         MEAN_PATH: contents.familiar.mean.astype("<f4").tobytes(),
         CHOL_PATH: contents.familiar.precision_chol.astype("<f4").tobytes(),
         "card.md": contents.card.encode(),
-        "evaluation.json": _json(contents.evaluation),
+        "evaluation.json": _json(contents.evaluation, sort=False),  # groups keep the card's order
         **contents.extra,
     }
     for name, data in blobs.items():
@@ -296,8 +296,8 @@ def _tensor(name: str, shape: list[int]) -> dict[str, Any]:
     return {"name": name, "shape": shape, "datatype": "FP32"}
 
 
-def _json(value: Mapping[str, Any]) -> bytes:
-    return (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode()
+def _json(value: Mapping[str, Any], *, sort: bool = True) -> bytes:
+    return (json.dumps(value, indent=1, sort_keys=sort, allow_nan=False) + "\n").encode()
 
 
 def inventory(folder: Path) -> dict[str, dict[str, Any]]:

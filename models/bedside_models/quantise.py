@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 
 from bedside_core.errors import InvalidInputError
 from bedside_models.export import IR_NAME, ONNX_NAME, convert_to_ir, refuse_stray_weights
+from bedside_models.runtimes import open_runner
 
 INT8_ONNX_NAME, INT8_IR_NAME = "model.int8.onnx", "model.int8.xml"
 OPENVINO_METHODS = ("qdq", "nncf")
+HEAD_BIAS = "head.bias"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,10 +55,11 @@ def quantise(folder: Path, images: NDArray[np.float32], openvino_method: str) ->
 
 
 def quantise_onnx(source: Path, target: Path, images: NDArray[np.float32]) -> None:
-    """Write a static QDQ int8 model; the class-activation branch and the head stay float.
+    """Write a static QDQ int8 model whose first and last layers stay float.
 
-    The head reads pooled features: 200 numbers whose rounding moves every decision and whose
-    cost is nothing, so quantising it buys no time.
+    The first convolution sees one channel: 1 % of the work, a third of the rounding error. The
+    head and the map read pooled features, whose rounding moves every decision and whose cost is
+    nothing. What shift is left on average is taken off the head's bias.
     """
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -72,9 +75,38 @@ def quantise_onnx(source: Path, target: Path, images: NDArray[np.float32]) -> No
             per_channel=True,
             activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=head_nodes(prepared),
+            nodes_to_exclude=[*stem_nodes(prepared), *head_nodes(prepared)],
         )
+    remove_shift(source, target, images)
     refuse_stray_weights(target)
+
+
+def stem_nodes(path: Path) -> list[str]:
+    """Return the nodes that read the image directly, and what follows them up to a block."""
+    import onnx
+
+    graph = onnx.load(str(path), load_external_data=False).graph
+    first = next(node for node in graph.node if "input" in node.input)
+    return [
+        first.name,
+        *(n.name for n in graph.node if n.op_type == "Relu" and n.input[0] in first.output),
+    ]
+
+
+def remove_shift(source: Path, target: Path, images: NDArray[np.float32]) -> None:
+    """Take the mean change of the logit over `images` off the bias that makes logit and map."""
+    import onnx
+    from onnx import numpy_helper
+
+    gaps = (
+        open_runner("onnxruntime", target).run(images).logit
+        - open_runner("onnxruntime", source).run(images).logit
+    )
+    model = onnx.load(str(target))
+    bias = next(t for t in model.graph.initializer if t.name == HEAD_BIAS)
+    corrected = numpy_helper.to_array(bias) - np.float32(gaps.mean())
+    bias.CopyFrom(numpy_helper.from_array(corrected.astype(np.float32), HEAD_BIAS))
+    onnx.save(model, str(target))
 
 
 def head_nodes(path: Path) -> list[str]:

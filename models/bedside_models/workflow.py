@@ -20,15 +20,9 @@ from bedside_models import outlier, plots
 from bedside_models.card import write_card
 from bedside_models.checkpoint import Checkpoint, load_checkpoint
 from bedside_models.data import Dataset, Split, tensors
+from bedside_models.decisions import Operating, fit_operating, parity
 from bedside_models.draws import seeded
-from bedside_models.evaluate import (
-    Operating,
-    Scored,
-    fit_operating,
-    metadata_scores,
-    parity,
-    split_figures,
-)
+from bedside_models.evaluate import Scored, metadata_scores, split_figures
 from bedside_models.metrics import sigmoid
 from bedside_models.package import EXPORTS, Contents, gate, write_package
 from bedside_models.quantise import OPENVINO_METHODS, quantise
@@ -136,7 +130,7 @@ def evaluate_step(
         gap = np.abs(answers.logit - answers.cam.mean(axis=(1, 2), dtype=np.float64)).max()
         result["parity"][key]["largest_gap_of_map_mean"] = float(f"{gap:.3g}")
     result["speed"] = _speed(runners, held_out[:1])
-    (work / EVALUATION_NAME).write_text(json.dumps(result, indent=1, sort_keys=True) + "\n")
+    (work / EVALUATION_NAME).write_text(json.dumps(result, indent=1) + "\n")
     _draw(work, checkpoint, result, labels, logits, operating)
     return result
 
