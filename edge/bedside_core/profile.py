@@ -113,10 +113,10 @@ class EngineChoice(_Part):
     precision: Precision = Field(description="precision of convolutions, read back when compiled")
     streams: Count = Field(description='inferences at the same time; "cores": one per CPU')
     threads: Count = Field(default=1, description="threads of each stream")
-    latency_threads: Count | Literal[0] = Field(
+    latency_threads: Annotated[int, Field(ge=0, le=256)] = Field(
         default=0,
         description="threads of a second compiled copy that serves a call arriving at an idle "
-        "engine; 0: no such copy",
+        "engine, at most one per CPU; 0, or not more than `threads`: no such copy",
     )
 
 
@@ -333,11 +333,12 @@ def plan(choice: EngineChoice, board: Board) -> EnginePlan:
         precision=choice.precision,
         streams=settle(choice.streams),
         threads=settle(choice.threads),
-        latency_threads=settle(choice.latency_threads),
+        latency_threads=min(choice.latency_threads, board.cores),
     )
-    most = max(made.streams * made.threads, made.latency_threads)
-    if most > board.cores:
-        raise ProfileMismatchError(f"{most} threads pinned, {board.cores} CPUs usable")
+    if made.streams * made.threads > board.cores:
+        raise ProfileMismatchError(
+            f"{made.streams * made.threads} threads pinned, {board.cores} CPUs usable"
+        )
     return made
 
 

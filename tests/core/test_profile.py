@@ -228,9 +228,13 @@ def test_more_threads_than_cores_are_refused():
     wide = parse(shipped("x86-64-v3").replace("threads = 1", "threads = 2"))
     with pytest.raises(ProfileMismatchError, match="4 threads pinned, 2 CPUs usable"):
         plan(wide.profile.engines[0], board())
-    late = parse(shipped("x86-64-v3").replace("threads = 1", "threads = 1\nlatency_threads = 3"))
-    with pytest.raises(ProfileMismatchError, match="3 threads pinned"):
-        plan(late.profile.engines[0], board())
+
+
+def test_a_copy_for_latency_never_takes_more_than_the_board_has():
+    text = shipped("x86-64-v3")
+    assert "latency_threads = 2" in text
+    wide = parse(text.replace("latency_threads = 2", "latency_threads = 8")).profile.engines[0]
+    assert [plan(wide, board(cores=cores)).latency_threads for cores in (1, 2, 12)] == [1, 2, 8]
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from bedside_core.errors import BedsideError, InvalidProfileError, ProfileMismatchError
+from bedside_core.errors import (
+    BedsideError,
+    GoldenMismatchError,
+    InvalidProfileError,
+    ProfileMismatchError,
+)
 from bedside_core.manifest import EngineName, Variant
 from bedside_core.profile import (
     Board,
@@ -21,7 +26,7 @@ from bedside_core.profile import (
     plan,
 )
 from bedside_edge.engine.package import Package
-from bedside_edge.engine.selftest import SelfTest, self_test
+from bedside_edge.engine.selftest import SelfTest, prepare_cases, self_test
 from bedside_edge.engine.tensor import Build, Compiled
 from bedside_edge.ports import EngineInfo, Outputs
 
@@ -136,6 +141,7 @@ def _open_one(
         copies.append((1, pinned.latency_threads))
     model = package.read(variant.path)
     companions = tuple(package.read(path) for path in variant.companions)
+    cases = prepare_cases(package)
     engines: list[Compiled] = []
     tests: list[SelfTest] = []
     for streams, threads in copies:
@@ -149,11 +155,14 @@ def _open_one(
         )
         engine = runtimes[choice.kind](build)
         check_readback(pinned, threads, engine.info)
-        tests.append(self_test(package, engine, variant, profile.profile.acceptance.golden_logit))
+        limit = profile.profile.acceptance.golden_logit
+        tests.append(self_test(package, cases, engine, variant, limit))
         engines.append(engine)
+    if any(test.logits != tests[0].logits for test in tests):
+        # A result must not depend on how busy the box was when it was computed.
+        raise GoldenMismatchError(f"{choice.kind} answers differently with other thread counts")
     served = engines[0] if len(engines) == 1 else ElasticEngine(*engines)
-    worst = max(tests, key=lambda test: test.worst_logit)
-    return Opened(engine=served, plan=pinned, variant=variant, test=worst, refused=())
+    return Opened(engine=served, plan=pinned, variant=variant, test=tests[0], refused=())
 
 
 def load_profiles(folder: Path) -> Sequence[LoadedProfile]:

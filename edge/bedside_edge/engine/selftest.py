@@ -16,33 +16,45 @@ from bedside_edge.ports import Engine
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SelfTest:
-    """What the self-test saw: number of cases and the largest difference of a logit."""
+    """What the self-test saw: each case's logit and the largest difference from the known one."""
 
-    cases: int
+    logits: tuple[float, ...]
     worst_logit: float
     allowed_logit: float
 
+    @property
+    def cases(self) -> int:
+        """Number of golden cases that were run."""
+        return len(self.logits)
 
-def self_test(package: Package, engine: Engine, variant: Variant, limit: float) -> SelfTest:
+
+def self_test(
+    package: Package,
+    cases: list[tuple[GoldenCase, Prepared]],
+    engine: Engine,
+    variant: Variant,
+    limit: float,
+) -> SelfTest:
     """Run every golden case.
 
     Args:
         package: the opened package.
+        cases: its golden cases as `prepare_cases` made them.
         engine: the compiled engine.
         variant: the export it runs; its manifest tolerance holds.
         limit: the hardware profile's tolerance of a logit; the smaller of the two holds.
 
     Raises:
-        GoldenMismatchError: a tensor, logit or decision is not the known one.
-        InvalidPackageError: the golden files are not those of the manifest.
+        GoldenMismatchError: a logit or decision is not the known one.
     """
     allowed = min(limit, variant.tolerance.golden_logit)
-    worst = 0.0
-    for case, prepared in prepare_cases(package):
+    worst, logits = 0.0, []
+    for case, prepared in cases:
         logit = engine.run(prepared.tensor).logit
         worst = max(worst, check_logit(case, variant.engine, variant.precision, logit, allowed))
         _check_decision(package, case, variant, logit)
-    return SelfTest(cases=len(package.golden.cases), worst_logit=worst, allowed_logit=allowed)
+        logits.append(logit)
+    return SelfTest(logits=tuple(logits), worst_logit=worst, allowed_logit=allowed)
 
 
 def prepare_cases(package: Package) -> list[tuple[GoldenCase, Prepared]]:
@@ -50,6 +62,7 @@ def prepare_cases(package: Package) -> list[tuple[GoldenCase, Prepared]]:
 
     Raises:
         GoldenMismatchError: the pipeline makes another tensor on this machine.
+        InvalidPackageError: a frame is not the manifest's.
     """
     done = []
     for case in package.golden.cases:

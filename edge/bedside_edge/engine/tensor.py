@@ -74,11 +74,8 @@ def check_tensor(tensor: NDArray[np.float32], shape: tuple[int, ...]) -> None:
         raise InvalidInputError(f"the tensor's shape is {tensor.shape}, the model takes {shape}")
     if not tensor.flags.c_contiguous:
         raise InvalidInputError("the tensor is not contiguous in C order")
-    # One pass: a NaN or an infinity always makes the sum non-finite. The sum of finite values can
-    # overflow too, so only the exact test may refuse.
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = float(np.add.reduce(tensor, axis=None))
-    if not math.isfinite(total) and not np.isfinite(tensor).all():
+    # ReLU kernels may swallow a NaN and answer with a number: only the input shows it. 10 us.
+    if not np.isfinite(tensor).all():
         raise InvalidInputError("the tensor holds values that are not finite")
 
 
