@@ -83,7 +83,7 @@ class Http(_Section):
         description="Threads that encrypt and file uploads and read the database",
     )
     shutdown_s: Seconds = Field(
-        default=4.0, description="Time that running requests get to finish when the service stops"
+        default=3.0, description="Time that running requests get to finish when the service stops"
     )
 
 

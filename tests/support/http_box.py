@@ -221,9 +221,7 @@ class HttpBox:
             clock=FixedClock(),
             random=self._bytes,
         )
-        self.app = create_app(
-            services, Http(**settings), inference_workers=2, metrics=self.metrics
-        )
+        self.app = create_app(services, Http(**settings), inference_workers=2, metrics=self.metrics)
         self.client = AsgiClient(self.app, HERE)
 
     def __enter__(self) -> "HttpBox":

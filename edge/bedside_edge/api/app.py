@@ -24,7 +24,7 @@ from bedside_edge.api import analyze, infer, stow
 from bedside_edge.api.errors import error_reply
 from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.openapi import document
-from bedside_edge.api.pool import WorkPool
+from bedside_edge.api.pool import WorkPool, close_pools
 from bedside_edge.api.reply import Reply
 from bedside_edge.api.routes import health_router, jobs_router, results_router
 from bedside_edge.api.routes_v2 import v2_router
@@ -33,6 +33,7 @@ from bedside_edge.api.shell import HotRoute, Shell
 from bedside_edge.config import Http
 
 _WAITING_THREADS = 16
+_CLOSE_S = 1.0  # the requests are over by then; this is for threads in their last call
 
 
 def create_app(
@@ -60,8 +61,7 @@ def create_app(
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         stops.begin()
-        for pool in (waiting, inference, storage):
-            pool.close(settings.shutdown_s)
+        close_pools((waiting, inference, storage), _CLOSE_S)
 
     app = _framework(services, storage, inference, metrics, lifespan)
     analyzer = analyze.AnalyzeHandler(

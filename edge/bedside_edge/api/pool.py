@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from typing import Any, NamedTuple, TypeVar
 
@@ -66,13 +67,18 @@ class WorkPool:
         self._queue.put(_Task(loop, future, work, arguments))
         return future
 
-    def close(self, seconds: float) -> None:
-        """Run what is queued, then end the threads; stop waiting for them after `seconds`."""
+    def close(self) -> None:
+        """Take no more; the threads run what is queued, then end."""
         self._closed = True
         for _ in self._threads:
             self._queue.put(None)
+
+    def join(self, seconds: float) -> bool:
+        """Wait for the threads after `close`; False if some still run after `seconds`."""
+        deadline = time.monotonic() + seconds
         for thread in self._threads:
-            thread.join(seconds)
+            thread.join(max(0.0, deadline - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _serve(self) -> None:
         while (task := self._queue.get()) is not None:
@@ -99,3 +105,12 @@ class WorkPool:
             future.set_result(value)
         else:
             future.set_exception(error)
+
+
+def close_pools(pools: Sequence[WorkPool], seconds: float) -> bool:
+    """Close all and wait for them together; False if a thread still runs after `seconds`."""
+    deadline = time.monotonic() + seconds
+    for pool in pools:
+        pool.close()
+    ended = [pool.join(max(0.0, deadline - time.monotonic())) for pool in pools]
+    return all(ended)

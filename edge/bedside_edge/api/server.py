@@ -1,8 +1,8 @@
-"""The web server around the application: loopback only, quiet, quick to stop."""
+"""The web server around the application: quiet, quick to stop, signals left to its owner."""
 
-import asyncio
+import contextlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import uvicorn
 from fastapi import FastAPI
@@ -15,21 +15,59 @@ _BACKLOG = 512
 _KEEP_ALIVE_S = 30
 
 
+def _nothing() -> None:
+    """The default of `on_started`."""
+
+
 class Server(uvicorn.Server):
-    """Tells the application first that it stops, so that waiting requests end early."""
+    """Serves one application; `leave` ends `serve` once running requests have finished."""
 
-    def __init__(self, config: uvicorn.Config, stop: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._tell_stop = stop
+    def __init__(
+        self, app: FastAPI, settings: Http, on_started: Callable[[], None] = _nothing
+    ) -> None:
+        """Prepare to serve.
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, let running requests finish, then close."""
-        self._tell_stop()
-        await super().shutdown(sockets)
+        Args:
+            app: made by `create_app`.
+            settings: section `[http]`.
+            on_started: called once the server accepts.
+        """
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http=BulkProtocol,
+                ws="none",
+                lifespan="on",
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,  # nobody stands in front of a loopback service
+                server_header=False,
+                backlog=_BACKLOG,
+                timeout_keep_alive=_KEEP_ALIVE_S,
+                timeout_graceful_shutdown=max(1, round(settings.shutdown_s)),
+            )
+        )
+        self._on_started = on_started
+        self._stop: Callable[[], None] = app.state.stop
+
+    def leave(self) -> None:
+        """Refuse new work, end waits early, finish what runs, return from `serve`."""
+        self._stop()
+        self.should_exit = True
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start accepting, then say so."""
+        await super().startup(sockets)
+        self._on_started()
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals alone: uvicorn would take them over and raise them once more at the end."""
+        yield
 
 
 def bind(settings: Http) -> socket.socket:
-    """Return a listening-ready socket, so that a taken port fails before anything starts.
+    """Return a bound socket, so that a taken port fails before anything starts.
 
     Raises:
         InvalidConfigError: the address is taken or does not exist on this machine.
@@ -41,33 +79,6 @@ def bind(settings: Http) -> socket.socket:
         listener.bind((settings.host, settings.port))
     except OSError as cause:
         listener.close()
-        raise InvalidConfigError(
-            f"http.host and http.port: port {settings.port} cannot be bound"
-        ) from cause
+        raise InvalidConfigError(f"http.port: {settings.port} cannot be bound") from cause
+    listener.set_inheritable(True)
     return listener
-
-
-def build_server(app: FastAPI, settings: Http) -> Server:
-    """Return a server for `app`; run it with `serve`, end it with `should_exit`."""
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http=BulkProtocol,
-        ws="none",
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,  # nobody stands in front of a loopback service
-        server_header=False,
-        backlog=_BACKLOG,
-        timeout_keep_alive=_KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, int(settings.shutdown_s)),
-    )
-    return Server(config, app.state.stop)
-
-
-def serve(server: Server, listener: socket.socket) -> None:
-    """Run until SIGINT, SIGTERM or `server.should_exit`; the listener is closed on return."""
-    runner = asyncio.Runner(loop_factory=server.config.get_loop_factory())
-    with runner, listener:
-        runner.run(server.serve(sockets=[listener]))
