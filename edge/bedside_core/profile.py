@@ -31,6 +31,10 @@ _LEVELS: dict[str, frozenset[str]] = {
     "x86_64_v4": frozenset({"avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl"}),
 }
 
+# Without VNNI, products of unsigned and signed bytes are summed in 16 bits and saturate: the same
+# package moved by 0.3 logits with AVX-512 alone (measured, OpenVINO 2026.4.1).
+_VNNI = frozenset({"avx512_vnni", "avx_vnni"})
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Board:
@@ -64,12 +68,9 @@ class Board:
 
     def missing(self, level: str) -> list[str]:
         """Return the flags this board lacks for a psABI level, lower levels included."""
-        wanted: set[str] = set()
-        for name, flags in _LEVELS.items():
-            wanted |= flags
-            if name == level:
-                break
-        return sorted(wanted - self.cpu_flags)
+        names = list(_LEVELS)
+        lower = names[: names.index(level) + 1]
+        return sorted({flag for name in lower for flag in _LEVELS[name]} - self.cpu_flags)
 
 
 class _Part(BaseModel):
@@ -320,9 +321,11 @@ def plan(choice: EngineChoice, board: Board) -> EnginePlan:
     """Settle the numbers of a choice for a board.
 
     Raises:
-        ProfileMismatchError: it pins more threads than the board has CPUs. A runtime would clamp
-            them without a word (OpenVINO does), and the figures of the profile would be untrue.
+        ProfileMismatchError: it pins more threads than the board has CPUs (a runtime would clamp
+            them without a word), or int8 on an x86-64 CPU without VNNI.
     """
+    if choice.precision == "int8" and board.arch == "x86_64" and not board.cpu_flags & _VNNI:
+        raise ProfileMismatchError(f"int8 needs one of the CPU flags {', '.join(sorted(_VNNI))}")
 
     def settle(count: int | str) -> int:
         return board.cores if count == "cores" else int(count)

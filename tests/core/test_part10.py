@@ -64,11 +64,18 @@ def test_a_bare_data_set_is_recognised_by_its_first_element(head, syntax):
         PREFIX + element(0x0001, b"OB", b"\0\1") + BODY,
         PREFIX + b"\x02\0\x10\0zz\x04\0" + bytes(100),
         PREFIX + b"\x02\0\x02\x01OB\0\0" + (MAX_META + 1).to_bytes(4, "little") + bytes(100),
+        b"\x18\0\x50\0DS\x04\0" + bytes(200),
     ],
 )
 def test_other_bytes_are_not_dicom(bad):
     with pytest.raises(NotDicomError):
         data_set_start(bad)
+
+
+def test_group_two_may_not_go_on_for_ever():
+    many = element(0x0102, b"OB", bytes(60_000)) * (MAX_META // 60_000 + 2)
+    with pytest.raises(NotDicomError, match="does not end"):
+        data_set_start(PREFIX + many)
 
 
 def test_a_short_object_is_judged_at_its_end():

@@ -12,6 +12,7 @@ from bedside_core.result import (
     NOTICE,
     Reading,
     canonical,
+    caption,
     image_entry,
     quarantine_entry,
     refusal_entry,
@@ -74,6 +75,14 @@ def test_equal_results_are_equal_bytes_and_say_what_they_are_not(manifest):
     assert bodies[0] == bodies[1]
     assert b" :" not in bodies[0]
     assert json.loads(bodies[0])["notice"] == NOTICE
+
+
+def test_the_words_under_an_overlay_say_what_it_is_not_and_what_computed_it(manifest):
+    provenance = PROVENANCE | {"engine": {"engine": "openvino", "precision": "f32"}}
+    lines = caption(study_result(manifest, [image_entry(reading("a", 0.81))], provenance))
+    assert "not a diagnosis" in lines[0]
+    assert "present, probability 0.810" in lines[1]
+    assert f"{manifest.name} {manifest.version}, openvino f32" in lines[2]
 
 
 def test_a_number_that_is_none_never_reaches_the_document():
