@@ -1,0 +1,104 @@
+from pathlib import Path
+
+import pytest
+
+from bedside_core.errors import InvalidConfigError
+from bedside_edge.config import CONFIG_VARIABLE, STATE_VARIABLE, Config, load_config, parse_config
+
+
+def test_the_box_starts_without_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config, folder = load_config(environ={})
+    assert config == Config()
+    assert folder == Path("~/.local/state/bedside").expanduser()
+
+
+def test_a_setting_that_is_written_is_the_one_in_force():
+    config = parse_config('[http]\nport = 9000\n[log]\nlevel = "warning"\n')
+    assert (config.http.port, config.log.level) == (9000, "warning")
+    assert config.http.max_body_bytes == Config().http.max_body_bytes
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[http]\nprot = 9000", "http.prot"),
+        ("[htpp]\nport = 9000", "htpp"),
+        ('[http]\nport = "9000"', "http.port"),
+        ("[http]\nport = true", "http.port"),
+        ("[http]\nport = 70000", "http.port"),
+        ("[jobs]\nattempts = 0", "jobs.attempts"),
+        ("[disk]\nhigh_watermark = 1.5", "disk.high_watermark"),
+        ("[dicom]\nidle_timeout_s = inf", "dicom.idle_timeout_s"),
+        ("[dicom]\nidle_timeout_s = nan", "dicom.idle_timeout_s"),
+        ('[dicom]\nae_title = "SEVENTEEN_LETTERS"', "dicom.ae_title"),
+        ('[dicom]\nae_title = "BACK\\\\SLASH"', "dicom.ae_title"),
+        ('[model]\nprecision = "f16"', "model.precision"),
+        ('[completion.per_source.CT1]\npriority = "high"', "completion.per_source.CT1.priority"),
+    ],
+)
+def test_a_wrong_setting_is_an_error_that_names_it(text, named):
+    with pytest.raises(InvalidConfigError, match=named):
+        parse_config(text)
+
+
+@pytest.mark.parametrize("section", ["http", "dicom"])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "hospital.example"])  # noqa: S104
+def test_no_other_machine_can_be_let_in_before_there_is_access_control(section, host):
+    with pytest.raises(InvalidConfigError, match="loopback") as refused:
+        parse_config(f'[{section}]\nhost = "{host}"')
+    assert host == "::" or host not in str(refused.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])
+def test_every_loopback_address_may_be_bound(host):
+    assert parse_config(f'[http]\nhost = "{host}"').http.host == host
+
+
+def test_what_is_no_toml_is_an_error():
+    with pytest.raises(InvalidConfigError, match="not TOML"):
+        parse_config("[http\nport=1")
+
+
+def test_senders_can_have_rules_of_their_own():
+    text = '[completion.per_source.CT1]\nquiet_s = 60\npriority = "stat"\n'
+    rules = parse_config(text).completion.per_source["CT1"]
+    assert (rules.quiet_s, rules.priority) == (60, "stat")
+
+
+def test_settings_cannot_be_changed_once_read():
+    config = Config()
+    with pytest.raises(ValueError, match="frozen"):
+        config.http.port = 1
+
+
+def test_the_environment_says_where_things_lie(tmp_path):
+    file = tmp_path / "site.toml"
+    file.write_text("[http]\nport = 9001\n")
+    config, folder = load_config(
+        environ={CONFIG_VARIABLE: str(file), STATE_VARIABLE: str(tmp_path / "state")}
+    )
+    assert config.http.port == 9001
+    assert folder == tmp_path / "state"
+
+
+def test_the_command_line_outranks_the_environment(tmp_path):
+    named, other = tmp_path / "a.toml", tmp_path / "b.toml"
+    named.write_text("[http]\nport = 9002\n")
+    other.write_text("[http]\nport = 9003\n")
+    config, _ = load_config(named, environ={CONFIG_VARIABLE: str(other)})
+    assert config.http.port == 9002
+
+
+def test_a_file_that_was_named_must_exist(tmp_path):
+    with pytest.raises(InvalidConfigError, match="does not exist"):
+        load_config(tmp_path / "absent.toml", environ={})
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path):
+    file = tmp_path / "binary.toml"
+    file.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidConfigError, match="UTF-8"):
+        load_config(file, environ={})
+    with pytest.raises(InvalidConfigError, match="cannot be read"):
+        load_config(tmp_path, environ={})
