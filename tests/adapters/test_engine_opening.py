@@ -1,6 +1,9 @@
 """A box serves only what its profile pinned and its golden cases confirm; else it says why."""
 
+import os
 import shutil
+import subprocess
+import sys
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +27,7 @@ from support.tiny_onnx import SIZE, tiny_network
 from support.tiny_package import known_answers, to_ir, write_tiny_package
 
 PROFILES = Path(__file__).resolve().parents[2] / "hw_profiles"
-BOARD = Board(arch="x86_64", cores=2, memory_mib=4096)
+BOARD = Board(arch="x86_64", cores=2, memory_mib=4096, cpu_flags=frozenset({"avx512_vnni"}))
 
 
 @pytest.fixture(scope="module")
@@ -198,6 +201,56 @@ def test_a_model_changed_on_disk_after_opening_is_refused(tmp_path):
     (folder / "model.onnx").write_bytes(tiny_network(scale=0.4))
     with pytest.raises(InvalidPackageError, match=r"model\.onnx"):
         open_engine(package, profile({"kind": "onnxruntime"}), BOARD)
+
+
+# --- kernels of other machines ------------------------------------------------------------------
+
+SHIPPED = sorted((Path(__file__).resolve().parents[2] / "models" / "packages").glob("*/*"))
+
+
+def serve_with(folder, isa, kind, precision):
+    """Open a package in a process whose oneDNN stops at an older instruction set."""
+    program = (
+        "import dataclasses, pathlib, sys\n"
+        "from bedside_core.errors import BedsideError\n"
+        "from bedside_core.profile import parse_profile\n"
+        "from bedside_edge.engine.opening import open_engine\n"
+        "from bedside_edge.engine.package import open_package\n"
+        "from bedside_edge.engine.probe import probe\n"
+        "profile = parse_profile(sys.stdin.buffer.read())\n"
+        "try: opened = open_engine(open_package(pathlib.Path(sys.argv[1])), profile, probe())\n"
+        "except BedsideError as why: print(why.code, why)\n"
+        "else: print('serves', opened.engine.info.precision, opened.test.worst_logit)\n"
+    )
+    text = (PROFILES / "generic" / "x86-64-v4.toml").read_text()
+    text = text.replace('"f32"', f'"{precision}"').replace('"openvino"', f'"{kind}"')
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(folder)],
+        input=text.encode(),
+        capture_output=True,
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": isa},
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode()
+
+
+@pytest.mark.skipif(not SHIPPED, reason="no model package is in the repository")
+@pytest.mark.parametrize("kind", ["onnxruntime", "openvino"])
+def test_the_shipped_package_serves_with_the_kernels_of_an_avx2_machine(kind):
+    assert serve_with(SHIPPED[-1], "AVX2", kind, "f32").startswith("serves f32")
+
+
+@pytest.mark.skipif(
+    "avx512_vnni" not in probe().cpu_flags, reason="this CPU has no AVX-512 VNNI to do without"
+)
+def test_int8_that_saturates_on_this_machine_is_caught_by_the_golden_cases(package):
+    assert serve_with(package.folder, "ALL", "openvino", "int8").startswith("serves int8")
+    told = serve_with(
+        package.folder, "AVX512_CORE", "openvino", "int8"
+    )  # the flag is there, the kernels are not
+    assert told.startswith("golden-mismatch golden case")
+    assert "openvino int8 is off by" in told
 
 
 # --- profile files -----------------------------------------------------------------------------

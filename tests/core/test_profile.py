@@ -230,6 +230,14 @@ def test_more_threads_than_cores_are_refused():
         plan(wide.profile.engines[0], board())
 
 
+@pytest.mark.parametrize("flag", ["avx512_vnni", "avx_vnni"])
+def test_int8_needs_vnni(flag):
+    quantised = parse(shipped("x86-64-v3").replace('"f32"', '"int8"')).profile.engines[0]
+    assert plan(quantised, board(cpu_flags=V3_FLAGS | {flag})).precision == "int8"
+    with pytest.raises(ProfileMismatchError, match="int8 needs one of the CPU flags"):
+        plan(quantised, board())
+
+
 def test_a_copy_for_latency_never_takes_more_than_the_board_has():
     text = shipped("x86-64-v3")
     assert "latency_threads = 2" in text
