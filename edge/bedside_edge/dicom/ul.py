@@ -145,7 +145,9 @@ class Acceptor:
             listener.close()
             raise UnavailableError("the DICOM port cannot be bound") from cause
         self._listener, self.port = listener, listener.getsockname()[1]
-        self._thread = threading.Thread(target=self._accept, name="dicom-accept", daemon=True)
+        self._thread = threading.Thread(
+            target=self._accept, args=(listener,), name="dicom-accept", daemon=True
+        )
         self._thread.start()
         log.info("DICOM receiver listens", extra={"port": self.port})
         return self.port
@@ -167,10 +169,11 @@ class Acceptor:
         What is not complete after `seconds` is broken off; its sender has no acknowledgement.
         """
         self.stopping.set()
-        if self._listener is not None and self._thread is not None:
-            self._listener.shutdown(socket.SHUT_RDWR)  # close() alone does not wake accept()
+        listener, self._listener = self._listener, None
+        if listener is not None and self._thread is not None:
+            listener.shutdown(socket.SHUT_RDWR)  # close() alone does not wake accept()
             self._thread.join()
-            self._listener.close()
+            listener.close()
         until = self.monotonic() + seconds
         for _, association in self._running():
             association.interrupt(only_if_waiting=True)
@@ -202,9 +205,8 @@ class Acceptor:
         with self._lock:
             return list(self._open.items())
 
-    def _accept(self) -> None:
-        listener = self._listener
-        while listener is not None and not self.stopping.is_set():
+    def _accept(self, listener: socket.socket) -> None:
+        while not self.stopping.is_set():
             try:
                 connection, _ = listener.accept()
             except OSError as cause:
