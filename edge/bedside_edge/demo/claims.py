@@ -58,14 +58,14 @@ def _lossless_agree(row: Json) -> Claim:
     ]
     agree = len(whole) > 1 and len(set(numbers)) == 1 and whole[0][1].get("logit") is not None
     shown = ", ".join(f"{image['name']} {_digits(image['probability'])}" for image, _ in whole)
-    promise = "Lossless encodings of one image give the same digits, saliency included"
+    promise = "Lossless encodings give the same digits and saliency"
     return Claim(promise=promise, held=agree, seen=shown)
 
 
 def _one_reading_per_image(row: Json) -> Claim:
     same = [image for image in row["images"] if image.get("same_as")]
     seen = ", ".join(f"{image['name']} has the pixels of {image['same_as']}" for image in same)
-    promise = "One SOP Instance UID in two encodings is read once, not alarmed"
+    promise = "One UID in two encodings is read once, without alarm"
     return Claim(promise=promise, held=bool(same), seen=seen or "none was recognised")
 
 
@@ -75,7 +75,7 @@ def _duplicates_known(repeated: Json) -> Claim:
     held = known and repeated["jobs_unchanged"] and repeated["result_unchanged"]
     counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     seen = f"{counted}; jobs and result {'unchanged' if held else 'changed'}"
-    promise = "The same files sent again by STOW-RS make no second job and no second result"
+    promise = "Files sent again make no second job and no second result"
     return Claim(promise=promise, held=held, seen=seen)
 
 
@@ -86,18 +86,18 @@ def _refused_with_reason(rows: list[Json]) -> Claim:
         if row["value"] is not None or (row["reason"] or {}).get("code") != row["expects"]
     ]
     codes = sorted({row["expects"] for row in rows})
-    seen = "; ".join(wrong) or f"{len(rows)} refusals: {', '.join(codes)}"
-    promise = "What the model must not read is refused with a stable code, and gets no number"
+    seen = "; ".join(wrong) or f"{len(rows)} refused: {', '.join(codes)}"
+    promise = "What the model must not read gets a code and no number"
     return Claim(promise=promise, held=not wrong, seen=seen)
 
 
 def _nothing_plain(plain: Mapping[str, int]) -> Claim:
     held = plain["in_state"] == 0 and plain["in_sent"] > 0 and plain["files"] > 0
     seen = (
-        f"{plain['needles']} names and UIDs looked for: found {plain['in_sent']} times in the "
-        f"files sent, {plain['in_state']} times in {plain['files']} files on disk"
+        f"{plain['in_state']} of {plain['needles']} names and UIDs in {plain['files']} files; "
+        f"the same search finds {plain['in_sent']} in what was sent"
     )
-    promise = "On disk no patient name and no UID stands in the clear"
+    promise = "No patient name and no UID stands on disk in the clear"
     return Claim(promise=promise, held=held, seen=seen)
 
 

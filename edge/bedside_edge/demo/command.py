@@ -154,12 +154,11 @@ def _pictures(
         if delivery.key not in overlays:
             continue
         path = next(s.path for s in delivery.samples if s.path.name == study["shown"])
-        caption = [f"{study['shown']} as the model's pixel pipeline shows it", "No AI marks", ""]
         study["pictures"] = {
             "unmarked": f"{delivery.key}.png",
             "overlay": f"{delivery.key}-overlay.png",
         }
-        pictures[study["pictures"]["unmarked"]] = unmarked(path, caption)
+        pictures[study["pictures"]["unmarked"]] = unmarked(path)
         pictures[study["pictures"]["overlay"]] = overlays[delivery.key]
     return pictures
 

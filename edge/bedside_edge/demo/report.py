@@ -1,6 +1,7 @@
 """The report: one self-contained HTML page, printable on A4, readable without a network."""
 
 import base64
+import struct
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,7 @@ def render_report(summary: Json, pictures: Mapping[str, bytes]) -> str:
     return environment.get_template(_TEMPLATE).render(
         summary=summary,
         pictures={name: _data_uri(picture) for name, picture in pictures.items()},
+        sizes={name: _size(picture) for name, picture in pictures.items()},
         read=[study for study in summary["studies"] if study["value"]],
         meaning=_MEANING,
     )
@@ -45,6 +47,12 @@ def render_report(summary: Json, pictures: Mapping[str, bytes]) -> str:
 
 def _data_uri(picture: bytes) -> str:
     return "data:image/png;base64," + base64.b64encode(picture).decode()
+
+
+def _size(picture: bytes) -> tuple[int, int]:
+    """Return width and height in pixels from a PNG's IHDR chunk (ISO/IEC 15948, 11.2.2)."""
+    width, height = struct.unpack(">II", picture[16:24])
+    return width, height
 
 
 def _moment(stamp: str) -> str:
