@@ -18,12 +18,15 @@ class Claim:
     seen: str
 
 
-def judge(studies: Iterable[Json], repeated: Json, plain: Mapping[str, int]) -> list[Claim]:
+def judge(
+    studies: Iterable[Json], repeated: Json, alarms: int, plain: Mapping[str, int]
+) -> list[Claim]:
     """Return every claim of the demonstration.
 
     Args:
         studies: rows made by `Story.deliver`.
         repeated: what `Story.repeat` returned.
+        alarms: how many alarms the box raised.
         plain: what `search_plain` returned.
     """
     rows = list(studies)
@@ -31,7 +34,7 @@ def judge(studies: Iterable[Json], repeated: Json, plain: Mapping[str, int]) -> 
     return [
         *(_analysed(row) for row in read),
         *(_lossless_agree(row) for row in read),
-        *(_one_reading_per_image(row) for row in read),
+        *(_one_reading_per_image(row, alarms) for row in read),
         _duplicates_known(repeated),
         _refused_with_reason([row for row in rows if row["expects"] != ANALYSED]),
         _nothing_plain(plain),
@@ -58,15 +61,16 @@ def _lossless_agree(row: Json) -> Claim:
     ]
     agree = len(whole) > 1 and len(set(numbers)) == 1 and whole[0][1].get("logit") is not None
     shown = ", ".join(f"{image['name']} {_digits(image['probability'])}" for image, _ in whole)
-    promise = "Lossless encodings give the same digits and saliency"
+    promise = "Lossless encodings give equal digits and saliency"
     return Claim(promise=promise, held=agree, seen=shown)
 
 
-def _one_reading_per_image(row: Json) -> Claim:
+def _one_reading_per_image(row: Json, alarms: int) -> Claim:
     same = [image for image in row["images"] if image.get("same_as")]
     seen = ", ".join(f"{image['name']} has the pixels of {image['same_as']}" for image in same)
-    promise = "One UID in two encodings is read once, without alarm"
-    return Claim(promise=promise, held=bool(same), seen=seen or "none was recognised")
+    promise = "One UID in two encodings is read once, no alarm"
+    seen = f"{seen or 'none was recognised'}; {alarms} alarms"
+    return Claim(promise=promise, held=bool(same) and alarms == 0, seen=seen)
 
 
 def _duplicates_known(repeated: Json) -> Claim:
@@ -75,7 +79,7 @@ def _duplicates_known(repeated: Json) -> Claim:
     held = known and repeated["jobs_unchanged"] and repeated["result_unchanged"]
     counted = ", ".join(f"{count} {outcome}" for outcome, count in sorted(outcomes.items()))
     seen = f"{counted}; jobs and result {'unchanged' if held else 'changed'}"
-    promise = "Files sent again make no second job and no second result"
+    promise = "Files sent again make no second job or result"
     return Claim(promise=promise, held=held, seen=seen)
 
 
@@ -87,7 +91,7 @@ def _refused_with_reason(rows: list[Json]) -> Claim:
     ]
     codes = sorted({row["expects"] for row in rows})
     seen = "; ".join(wrong) or f"{len(rows)} refused: {', '.join(codes)}"
-    promise = "What the model must not read gets a code and no number"
+    promise = "What the model must not read gets a code, no number"
     return Claim(promise=promise, held=not wrong, seen=seen)
 
 
@@ -95,9 +99,9 @@ def _nothing_plain(plain: Mapping[str, int]) -> Claim:
     held = plain["in_state"] == 0 and plain["in_sent"] > 0 and plain["files"] > 0
     seen = (
         f"{plain['in_state']} of {plain['needles']} names and UIDs in {plain['files']} files; "
-        f"the same search finds {plain['in_sent']} in what was sent"
+        f"{plain['in_sent']} times in what was sent"
     )
-    promise = "No patient name and no UID stands on disk in the clear"
+    promise = "No name and no UID is on disk in the clear"
     return Claim(promise=promise, held=held, seen=seen)
 
 

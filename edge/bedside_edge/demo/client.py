@@ -43,6 +43,10 @@ class BoxClient:
         query = f"?study={study}" if study else ""
         return list(self._json(f"/api/v1/jobs{query}")["jobs"])
 
+    def alarms(self) -> list[Json]:
+        """Return what the box thinks a person should look at."""
+        return list(self._json("/api/v1/alarms")["alarms"])
+
     def new_job(self, known: set[str]) -> Json:
         """Return the job of a study not in `known`, waiting for it to appear."""
         deadline = time.monotonic() + self._timeout_s

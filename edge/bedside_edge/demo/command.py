@@ -111,7 +111,7 @@ def _tell(scratch: Path, progress: Console) -> tuple[Json, dict[str, bytes]]:
             story = Story(addresses, client, say)
             studies = [story.deliver(delivery) for delivery in planned]
             repeated = story.repeat(again(planned[0]), studies[0])
-            model, readiness = client.model(), client.readiness()
+            model, readiness, alarms = client.model(), client.readiness(), len(client.alarms())
         finally:
             client.close()
         say("looking for names and UIDs on the disk")
@@ -123,7 +123,7 @@ def _tell(scratch: Path, progress: Console) -> tuple[Json, dict[str, bytes]]:
     if stopped != 0:
         raise DemoError(f"the box stopped with status {stopped}.\n{box.last_lines()}")
     pictures = _pictures(planned, studies, story.overlays)
-    claims = judge(studies, repeated, plain)
+    claims = judge(studies, repeated, alarms, plain)
     summary: Json = {
         "format": "bedside-demo/1",
         "notice": NOTICE,
