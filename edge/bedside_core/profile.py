@@ -122,37 +122,30 @@ class EngineChoice(_Part):
 
 
 class Limits(_Part):
-    """What the service may take on."""
+    """What the service may take on; the stricter of this and the box's settings holds."""
 
-    rss_mib: Annotated[int, Field(ge=128)] = Field(description="resident memory it may reach")
-    max_inflight: Annotated[int, Field(ge=1, le=4096)] = Field(
-        description="synchronous analyses running or waiting; beyond it 429"
+    max_waiting: Annotated[int, Field(ge=1, le=4096)] = Field(
+        description="inference requests that may wait; beyond it 429"
     )
-    max_waiting_jobs: Annotated[int, Field(ge=1)] = Field(
-        description="study jobs not yet ended; beyond it 429 and 0xA700"
-    )
-    job_timeout_s: Annotated[float, Field(gt=0, strict=False)] = Field(
-        description="seconds one study job may run"
+    job_timeout_s: Annotated[float, Field(gt=0, le=86_400, strict=False)] = Field(
+        description="seconds one attempt of a study job may run"
     )
 
 
 class DicomLimits(_Part):
-    """Limits of the C-STORE receiver."""
+    """Limits of the C-STORE receiver; the stricter of this and the box's settings holds."""
 
     max_pdu_bytes: Annotated[int, Field(ge=4096, le=1 << 24)] = Field(
-        description="largest PDU we announce"
+        description="largest PDU we ask senders to use"
     )
     max_associations: Annotated[int, Field(ge=1, le=1024)] = Field(
         description="associations at the same time; beyond it rejected as transient"
     )
-    acse_timeout_s: Annotated[float, Field(gt=0, strict=False)] = Field(
-        description="seconds an association may take to be set up"
+    acse_timeout_s: Annotated[float, Field(gt=0, le=3600, strict=False)] = Field(
+        description="seconds an association may take to be set up (ARTIM)"
     )
-    dimse_timeout_s: Annotated[float, Field(gt=0, strict=False)] = Field(
-        description="seconds of silence inside a message"
-    )
-    network_timeout_s: Annotated[float, Field(gt=0, strict=False)] = Field(
-        description="seconds of silence between messages"
+    network_timeout_s: Annotated[float, Field(gt=0, le=3600, strict=False)] = Field(
+        description="seconds of silence before an association is given up"
     )
 
 

@@ -122,7 +122,9 @@ class Box:
             analysis=self.analysis,
             clock=self.clock,
             bell=self.bell,
-            job_timeout_s=self.config.jobs.timeout_s,
+            job_timeout_s=min(
+                self.config.jobs.timeout_s, self.loaded.profile.profile.limits.job_timeout_s
+            ),
             observe=self.metrics.job_ended,
         )
 
@@ -207,9 +209,13 @@ def run_box(config: Config, folder: Path, ready_file: Path | None) -> None:
 
 async def _serve(box: Box, ready_file: Path | None) -> None:
     listener = _listen(box.config.http.host, box.config.http.port)
+    most = box.loaded.profile.profile.limits.max_waiting
+    http = box.config.http.model_copy(
+        update={"max_waiting": min(box.config.http.max_waiting, most)}
+    )
     app = create_app(
         box.services,
-        box.config.http,
+        http,
         inference_workers=box.loaded.opened.plan.streams,
         metrics=box.metrics,
     )

@@ -97,9 +97,9 @@ def test_the_digest_is_of_the_bytes():
         ("golden_logit", "golden_logits"),
         ("[acceptance]\ngolden_logit", "[acceptance]\n# golden_logit"),
         ("max_associations = 64", "max_associations = 0"),
-        ("dimse_timeout_s = 30", "dimse_timeout_s = -1"),
-        ("dimse_timeout_s = 30", "dimse_timeout_s = nan"),
-        ("dimse_timeout_s = 30", "dimse_timeout_s = inf"),
+        ("network_timeout_s = 60", "network_timeout_s = -1"),
+        ("network_timeout_s = 60", "network_timeout_s = nan"),
+        ("network_timeout_s = 60", "network_timeout_s = inf"),
         ("[limits]", "[limits"),
     ],
 )
