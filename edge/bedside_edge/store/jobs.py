@@ -52,7 +52,7 @@ _NEXT: Final = "SELECT seq" + _FREE + "AND due <= ? ORDER BY score, seq LIMIT 1"
 _NEXT_DUE: Final = "SELECT min(due)" + _FREE
 _TAKE: Final = """
   UPDATE jobs SET state = 'running', lease = ?, attempts = attempts + 1, updated = ?,
-    instances = (SELECT count(*) FROM instances AS i WHERE i.study_id = jobs.study_id)
+    instances = (SELECT s.instances FROM studies AS s WHERE s.study_id = jobs.study_id)
   WHERE seq = ?"""
 _END: Final = """
   UPDATE jobs SET state = ?, reason = ?, updated = ?, result_id = ?, due = coalesce(?, due),
@@ -73,14 +73,10 @@ _HASTEN: Final = """
   UPDATE jobs SET priority = ?1, score = created - ?2, updated = ?3
   WHERE study_id = ?4 AND priority > ?1 AND state IN ('collecting', 'ready', 'running')"""
 _NEWEST_OPEN: Final = """
-  SELECT job_id, state, created FROM jobs
+  SELECT job_id, state, created, due FROM jobs
   WHERE study_id = ? AND state IN ('collecting', 'ready') ORDER BY seq DESC LIMIT 1"""
-_COUNTS: Final = """
-  SELECT expected,
-    (SELECT count(*) FROM instances AS i WHERE i.study_id = s.study_id),
-    (SELECT count(*) FROM instances AS i WHERE i.study_id = s.study_id AND i.same_as = '')
-  FROM studies AS s WHERE study_id = ?"""
-
+_COUNTS: Final = "SELECT expected, instances, uids FROM studies WHERE study_id = ?"
+_JOIN: Final = "UPDATE jobs SET state = ?, due = ?, updated = ?, instances = ? WHERE job_id = ?"
 _UNENDED: Final = (JobState.COLLECTING, JobState.READY, JobState.RUNNING)
 
 KeyOf = Callable[[sqlite3.Connection, str], Box]
@@ -296,28 +292,21 @@ def wake(
     priority = rules.priority(arrival.header, arrival.source)
     row = c.execute(_NEWEST_OPEN, (study_id,)).fetchone()
     if row is None:
-        row = (new_id(random), JobState.COLLECTING, now)
+        row = (new_id(random), JobState.COLLECTING, now, now)
         c.execute(
             "INSERT INTO jobs (job_id, study_id, state, priority, created, updated, due, score)"
             " VALUES (?, ?, 'collecting', ?, ?, ?, ?, ?)",
             (row[0], study_id, int(priority), now, now, now, score(now, priority)),
         )
-    job_id, state, created = row
-    expected, instances, distinct = c.execute(_COUNTS, (study_id,)).fetchone()
+    job_id, state, created, due = row
+    expected, instances, uids = c.execute(_COUNTS, (study_id,)).fetchone()
     if state == JobState.COLLECTING:
-        whole = 0 < expected <= distinct
-        c.execute(
-            "UPDATE jobs SET state = ?, due = ? WHERE job_id = ?",
-            (
-                JobState.READY if whole else JobState.COLLECTING,
-                now if whole else rules.due(arrival.source, now, created),
-                job_id,
-            ),
-        )
-    c.execute(
-        "UPDATE jobs SET updated = ?, instances = ? WHERE job_id = ?", (now, instances, job_id)
-    )
-    _hasten(c, study_id, priority, now)
+        whole = 0 < expected <= uids
+        state = JobState.READY if whole else JobState.COLLECTING
+        due = now if whole else rules.due(arrival.source, now, created)
+    c.execute(_JOIN, (state, due, now, instances, job_id))
+    if priority is not Priority.ROUTINE:
+        _hasten(c, study_id, priority, now)
 
 
 def _hasten(c: sqlite3.Connection, study_id: str, priority: Priority, now: int) -> None:

@@ -84,8 +84,8 @@ class FileObjects:
         with _mapped():
             for path in (folder, self._temporary, *(folder / shelf for shelf in _SHELVES)):
                 path.mkdir(mode=0o700, exist_ok=True)
-            _sync_folder(folder)
-            _sync_folder(folder.parent)
+            sync_folder(folder)
+            sync_folder(folder.parent)
 
     def create(self) -> "FileSink":
         """Open a uniquely named temporary file; DiskFullError above the high watermark."""
@@ -211,7 +211,7 @@ class FileObjects:
     def _sync(self, batch: dict[str, int]) -> None:
         """Fsync files and shelves side by side: the disk merges what arrives together."""
         shelves = {name[:2] for name in batch}
-        jobs = [self._pool.submit(_sync_folder, self.folder / shelf) for shelf in shelves]
+        jobs = [self._pool.submit(sync_folder, self.folder / shelf) for shelf in shelves]
         jobs += [self._pool.submit(os.fsync, fd) for fd in batch.values()]
         failures = [job.exception() for job in jobs]  # waits for every one
         for fd in batch.values():
@@ -329,7 +329,8 @@ def _write_all(fd: int, parts: Sequence[memoryview]) -> None:
             rest[0] = rest[0][done:]
 
 
-def _sync_folder(path: Path) -> None:
+def sync_folder(path: Path) -> None:
+    """Make the entries of a folder durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)

@@ -19,7 +19,7 @@ from bedside_core.errors import DamagedObjectError, StoreUnavailableError
 from bedside_edge.ports import Clock, KeyStore, RandomBytes
 from bedside_edge.store.database import Database
 from bedside_edge.store.jobs import SqliteJobs
-from bedside_edge.store.objects import DiskLimits, FileObjects
+from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
 from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.studies import SqliteStudies, StudyKeys
 
@@ -123,7 +123,9 @@ def open_state(
 
 def _lock(path: Path) -> int:
     try:
-        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not path.exists():
+            path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            sync_folder(path.parent)
         lock = os.open(path / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
     except OSError as cause:
         raise StoreUnavailableError("the state folder cannot be opened") from cause

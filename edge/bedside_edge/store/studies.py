@@ -207,6 +207,10 @@ class SqliteStudies:
         state = InstanceState.SECOND if here else InstanceState.HELD
         same_as = here[0][0] if here else ""
         self._insert(c, ticket, box, study_id, instance_id, state, same_as)
+        c.execute(
+            "UPDATE studies SET instances = instances + 1, uids = uids + ? WHERE study_id = ?",
+            (not here, study_id),
+        )
         if held and not here:
             # One UID under two patients or studies: a corrected header, or a mix-up
             _alarm(c, TWO_STUDIES_ALARM, study_id, instance_id, arrival.at)

@@ -11,6 +11,8 @@ CREATE TABLE studies (
   lookup TEXT NOT NULL UNIQUE,          -- keyed hash of (issuer, patient id, study UID)
   data_key BLOB NOT NULL,               -- wrapped under the box key, bound to study_id
   expected INTEGER NOT NULL DEFAULT 0,  -- instances the sender announced; 0 = unknown
+  instances INTEGER NOT NULL DEFAULT 0, -- rows in `instances`
+  uids INTEGER NOT NULL DEFAULT 0,      -- different SOP Instances among them
   created INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
