@@ -27,9 +27,9 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV) || { echo 'venv failed; on Debian install the package python3-venv'; exit 1; }
 
 $(STAMP): requirements.txt pyproject.toml | $(BIN)/python
-	@echo 'installing the locked dependencies into $(VENV)'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@echo 'installing the locked dependencies into $(VENV) (about a minute, 900 MB)'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --require-hashes -r requirements.txt
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
 install: $(STAMP) ## create .venv with the locked dependencies and this project
@@ -93,7 +93,7 @@ wheel: $(STAMP) ## build dist/bedside-*.whl without the network
 	$(BIN)/python -m hatchling build -t wheel -d dist
 
 lock: ## rewrite requirements.txt from pyproject.toml: hashes, no hosts, nothing younger than a week
-	@$(PYTHON) -m venv .lock-venv && .lock-venv/bin/python -m pip install --quiet --disable-pip-version-check uv
+	@$(PYTHON) -m venv .lock-venv && .lock-venv/bin/python -m pip install -qq --disable-pip-version-check uv
 	.lock-venv/bin/uv export --quiet --format requirements-txt --extra dev --no-emit-project --no-header --no-annotate -o requirements.txt
 
 clean: ## remove what the targets made, the virtual environment included

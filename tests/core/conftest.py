@@ -1,6 +1,7 @@
 """Values the core's tests share."""
 
 import pytest
+
 from support.sample_manifest import sample_manifest
 
 
