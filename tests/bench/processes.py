@@ -143,6 +143,7 @@ def box(folder: Path, *, engine: str = "", precision: str = "") -> Iterator[BoxP
     settings.write_text(
         f'[model]\nengine = "{engine}"\nprecision = "{precision}"\n'
         "[disk]\nhigh_watermark = 1.0\nmin_free_bytes = 0\n"
+        "[completion]\nquiet_s = 0.3\n"  # STOW names no end: rounds need not wait long for it
     )
     ready_file = home / "ready.json"
     command = [str(Path(sys.executable).parent / "bedside-edge"), "serve"]
@@ -177,6 +178,12 @@ def _answers(url: str) -> bool:
         return False
 
 
+def nagle(*, off: bool) -> dict[str, str]:
+    """Return an environment in which DCMTK, also inside Orthanc, keeps Nagle's algorithm or not."""
+    kept = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
+    return kept | {"TCP_NODELAY": "1"} if off else kept
+
+
 class Peer:
     """A foreign receiver."""
 
@@ -186,8 +193,14 @@ class Peer:
 
 
 @contextlib.contextmanager
-def storescp(folder: Path) -> Iterator[Peer | None]:
-    """DCMTK's receiver, one process per association; None when it is not installed."""
+def storescp(folder: Path, *, nodelay: bool = False) -> Iterator[Peer | None]:
+    """DCMTK's receiver, one process per association; None when it is not installed.
+
+    Args:
+        folder: where it stores.
+        nodelay: whether Nagle's algorithm is off for its answers too: its own stall would hide
+            what a sender without Nagle gains.
+    """
     program = find_program("storescp")
     if program is None:
         yield None
@@ -195,13 +208,13 @@ def storescp(folder: Path) -> Iterator[Peer | None]:
     home = Path(tempfile.mkdtemp(prefix="storescp-", dir=folder))
     port = free_port()
     command = [program, "--fork", "-aet", "STORESCP", "-od", str(home), str(port)]
-    with running(command, folder / "storescp.log", grace_s=0):
+    with running(command, home / "log", env=nagle(off=nodelay), grace_s=0):
         _wait_port(port)
         yield Peer("storescp", port, "STORESCP")
 
 
 @contextlib.contextmanager
-def orthanc(folder: Path) -> Iterator[Peer | None]:
+def orthanc(folder: Path, *, nodelay: bool = False) -> Iterator[Peer | None]:
     """Orthanc as Debian ships it, on its defaults; None when it is not installed."""
     program = find_program("Orthanc")
     if program is None:
@@ -225,7 +238,7 @@ def orthanc(folder: Path) -> Iterator[Peer | None]:
     path = home / "orthanc.json"
     path.write_text(json.dumps(settings))
     # killed, not stopped: stopping takes five seconds, and the folder goes away anyway
-    with running([program, str(path)], home / "log", grace_s=0):
+    with running([program, str(path)], home / "log", env=nagle(off=nodelay), grace_s=0):
         _wait_port(dicom_port)
         _wait_port(http_port)
         yield Peer("Orthanc", dicom_port, "ORTHANC", http_port if plugins else 0)

@@ -5,10 +5,10 @@ with what is measured. Between rounds the box finishes its jobs.
 """
 
 import itertools
-import os
 import subprocess
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from bench.objects import SIZES, Template, ct_template, serials
@@ -20,6 +20,7 @@ from bench.processes import (
     box,
     find_program,
     media,
+    nagle,
     orthanc,
     scratch,
     storescp,
@@ -46,76 +47,80 @@ def run_cstore(plan: Plan, notes: list[str]) -> list[Row]:
             folder = stack.enter_context(scratch(parent))
             outgoing = stack.enter_context(scratch(media().get("ram")))
             ours = stack.enter_context(box(folder))
-            peers: list[Peer] = []
-            for start, package in ((storescp, "dcmtk"), (orthanc, "orthanc")):
-                peer = stack.enter_context(start(folder))
-                if peer is None:
-                    notes.append(f"cstore: {start.__name__} is not installed (Debian: {package})")
-                else:
-                    peers.append(peer)
             us = Peer(_OURS, ours.dicom_port, ours.ae_title)
+            receivers = {
+                sender: [us, *_peers(stack, folder, notes, nodelay=sender != SENDERS[0])]
+                for sender in SENDERS
+            }
             for size, sender, associations in itertools.product(SIZES, SENDERS, ASSOCIATIONS):
                 if plan.quick and size != next(iter(SIZES)):
                     continue
-                rates = _cstore_case(
-                    plan,
-                    program,
-                    templates[size],
-                    outgoing,
-                    [us, *peers],
-                    ours,
-                    sender,
-                    associations,
-                )
+                run = _Sending(plan, program, templates[size], outgoing, sender, associations)
+                rates = run.rates(receivers[sender], ours)
                 case = f"{size}, {sender}, {associations} assoc, {medium}"
                 rows += _cstore_rows(case, rates, sender)
     return rows
 
 
-def _cstore_case(
-    plan: Plan,
-    program: str,
-    template: Template,
-    outgoing: Path,
-    receivers: list[Peer],
-    ours: BoxProcess,
-    sender: str,
-    associations: int,
-) -> dict[str, float]:
-    """Return images per second of every receiver: medians over rounds that take turns."""
-    rates: dict[str, list[float]] = {peer.name: [] for peer in receivers}
-    for _ in range(plan.rounds):
-        for peer in receivers:
-            stalls = peer.name != _OURS and sender == SENDERS[0]
-            count = plan.stalled_images * associations if stalls else plan.images
-            groups = template.write(outgoing, count, associations)
-            rates[peer.name].append(_send(program, peer, groups, sender))
+def _peers(stack: ExitStack, folder: Path, notes: list[str], *, nodelay: bool) -> list[Peer]:
+    """Start what is installed; where the sender has Nagle off, the peers answer without it too."""
+    found = []
+    for start, package in ((storescp, "dcmtk"), (orthanc, "orthanc")):
+        peer = stack.enter_context(start(folder, nodelay=nodelay))
+        if peer is None:
+            notes.append(f"cstore: {start.__name__} is not installed (Debian: {package})")
+        else:
+            found.append(peer)
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Sending:
+    """One case: what is sent, how, and on how many associations at once."""
+
+    plan: Plan
+    program: str
+    template: Template
+    outgoing: Path
+    sender: str
+    associations: int
+
+    def rates(self, receivers: list[Peer], ours: BoxProcess) -> dict[str, float]:
+        """Return images per second of every receiver: medians over rounds that take turns."""
+        found: dict[str, list[float]] = {peer.name: [] for peer in receivers}
+        for _ in range(self.plan.rounds):
+            for peer in receivers:
+                found[peer.name].append(self._round(peer))
+                if peer.name == _OURS:
+                    ours.settle()
+        return {name: median(rates) for name, rates in found.items()}
+
+    def _round(self, peer: Peer) -> float:
+        stalls = peer.name != _OURS and self.sender == SENDERS[0]
+        count = self.plan.stalled_images * self.associations if stalls else self.plan.images
+        groups = self.template.write(self.outgoing, count, self.associations)
+        try:
+            return self._send(peer, groups)
+        finally:
             for path in itertools.chain(*groups):
                 path.unlink()
-            if peer.name == _OURS:
-                ours.settle()
-    return {name: median(found) for name, found in rates.items()}
 
-
-def _send(program: str, peer: Peer, groups: list[list[Path]], sender: str) -> float:
-    """Send the groups at the same time; return images per second until all are acknowledged."""
-    env = {name: value for name, value in os.environ.items() if name != "TCP_NODELAY"}
-    if sender != SENDERS[0]:
-        env["TCP_NODELAY"] = "1"
-    command = [program, "-aec", peer.ae_title, "127.0.0.1", str(peer.dicom_port)]
-    began = time.perf_counter()
-    senders = [
-        subprocess.Popen(
-            [*command, *map(str, files)], env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-        )
-        for files in groups
-    ]
-    said = [process.communicate(timeout=120)[0] for process in senders]
-    taken = time.perf_counter() - began
-    for process, words in zip(senders, said, strict=True):
-        if process.returncode:
-            raise RuntimeError(f"storescu to {peer.name}: {words.decode(errors='replace')[-500:]}")
-    return sum(len(files) for files in groups) / taken
+    def _send(self, peer: Peer, groups: list[list[Path]]) -> float:
+        """Send the groups at once; return images per second until all are acknowledged."""
+        env = nagle(off=self.sender != SENDERS[0])
+        command = [self.program, "-aec", peer.ae_title, "127.0.0.1", str(peer.dicom_port)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+        began = time.perf_counter()
+        senders = [
+            subprocess.Popen([*command, *map(str, files)], env=env, **pipes) for files in groups
+        ]
+        said = [process.communicate(timeout=120)[0] for process in senders]
+        taken = time.perf_counter() - began
+        for process, words in zip(senders, said, strict=True):
+            if process.returncode:
+                tail = words.decode(errors="replace")[-500:]
+                raise RuntimeError(f"storescu to {peer.name}: {tail}")
+        return sum(len(files) for files in groups) / taken
 
 
 def _cstore_rows(case: str, rates: dict[str, float], sender: str) -> list[Row]:

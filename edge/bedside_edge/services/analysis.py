@@ -95,7 +95,7 @@ class AnalysisService:
         Raises:
             RefusedError: the leaf that says why the model does not read it.
         """
-        entry = image_entry(self._read(self._reader.header(data), data, "image-1", []))
+        entry = image_entry(self._read(self._reader.header(data), lambda: data, "image-1", []))
         return study_result(self.model.manifest, [entry], self.model.provenance())
 
     def describe_object(self, data: bytes) -> Json:
@@ -143,19 +143,24 @@ class AnalysisService:
         """Return the image's entry: a reading, or the refusal with the checks made so far."""
         checks: list[Check] = []
         try:
-            return image_entry(self._read(header, fetch(), name, checks))
+            return image_entry(self._read(header, fetch, name, checks))
         except RefusedError as refusal:
             log.info("image refused", extra={"instance": name, "code": refusal.code})
             return refusal_entry(name, refusal, checks)
 
-    def _read(self, header: Header, data: bytes, name: str, checks: list[Check]) -> Reading:
-        """Check, prepare, infer, check again, decide: the order is part of the product."""
+    def _read(
+        self, header: Header, fetch: Callable[[], bytes], name: str, checks: list[Check]
+    ) -> Reading:
+        """Check, prepare, infer, check again, decide: the order is part of the product.
+
+        What the header already refuses is never fetched: a CT of 600 slices costs no decryption.
+        """
         manifest, familiar = self.model.manifest, self.model.familiar
         judgement = judge_header(header, manifest.accepts)
         checks.extend(judgement.checks)
         if judgement.refusal is not None:
             raise judgement.refusal
-        prepared = prepare(self._reader.frame(data), self.model.pipeline)
+        prepared = prepare(self._reader.frame(fetch()), self.model.pipeline)
         checks.append(intensity_check(prepared.intensity, familiar))
         _must_pass(checks[-1])
         outputs = self.model.engine.run(prepared.tensor)
