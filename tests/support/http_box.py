@@ -1,5 +1,6 @@
 """The services behind the HTTP application, in memory and driven by the test."""
 
+import hashlib
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -12,9 +13,21 @@ from bedside_edge.api.app import create_app
 from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.services import Services
 from bedside_edge.config import Http
-from bedside_edge.ports import Alarm, Filed, Filing, Job, JobState, Outputs, Priority, StoredResult
+from bedside_edge.dicom.header import read_header
+from bedside_edge.ports import (
+    Alarm,
+    Arrival,
+    Filed,
+    Filing,
+    Job,
+    JobState,
+    Outputs,
+    Priority,
+    Sealed,
+    StoredResult,
+    Way,
+)
 from support.asgi_client import AsgiClient
-from support.dicom_ingest import MemoryIngest
 from support.fake_engine import TINY_IO, FakeEngine
 from support.sample_manifest import manifest_fields
 
@@ -151,21 +164,79 @@ class FakeJobs:
         return self.queue.change(job_id, state=JobState.READY)
 
 
-class FakeIngest(MemoryIngest):
-    """The in-memory ingest, with a job per study and a say in what `settle` finds."""
+class FakeReceiving:
+    """A Part 10 stream in memory; `aborted` and `finished` say how it ended."""
+
+    def __init__(self, way: Way, source: str) -> None:
+        self.way, self.source = way, source
+        self.data = bytearray()
+        self.aborted = self.finished = False
+
+    def write(self, data: bytes | memoryview) -> None:
+        self.data += data
+
+    def finish(self) -> Arrival:
+        digest = hashlib.sha256(self.data).hexdigest()
+        sealed = Sealed(name=digest, object_key=b"", size=len(self.data), digest=digest)
+        header = read_header(bytes(self.data))
+        self.finished = True
+        return Arrival(header=header, sealed=sealed, way=self.way, source=self.source, at=NOW)
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+class FakeIngest:
+    """Files into lists, with a job per study, and a say in what fails and what `settle` finds."""
 
     def __init__(self, queue: FakeQueue) -> None:
-        super().__init__()
         self.queue = queue
-        self.conflict = False
+        self.receivings: list[FakeReceiving] = []
+        self.arrivals: list[Arrival] = []
         self.settled: list[Filed] = []
+        self.completed: list[str] = []
+        self.fail_begin: Exception | None = None
+        self.fail_file: Exception | None = None
+        self.conflict = False
 
-    def file(self, arrivals) -> list[Filed]:
-        filed = super().file(arrivals)
-        for receipt in filed:
-            if receipt.outcome is not Filing.DUPLICATE:
-                self.queue.add(f"job-{len(self.queue.by_id) + 1}", study_id=receipt.study_id)
-        return filed
+    @property
+    def begun(self) -> int:
+        return len(self.receivings)
+
+    @property
+    def aborted(self) -> int:
+        return sum(receiving.aborted for receiving in self.receivings)
+
+    @property
+    def stored(self) -> list[bytes]:
+        """The objects that were filed, in order."""
+        by_digest = {hashlib.sha256(r.data).hexdigest(): bytes(r.data) for r in self.receivings}
+        return [by_digest[arrival.sealed.digest] for arrival in self.arrivals]
+
+    def begin(self, way: Way, source: str) -> FakeReceiving:
+        if self.fail_begin is not None:
+            raise self.fail_begin
+        self.receivings.append(FakeReceiving(way, source))
+        return self.receivings[-1]
+
+    def file(self, arrivals: Sequence[Arrival]) -> list[Filed]:
+        if self.fail_file is not None:
+            raise self.fail_file
+        return [self._file(arrival) for arrival in arrivals]
+
+    def _file(self, arrival: Arrival) -> Filed:
+        uid, digest = arrival.header.sop_instance_uid, arrival.sealed.digest
+        held = [a.sealed.digest for a in self.arrivals if a.header.sop_instance_uid == uid]
+        outcome = Filing.STORED
+        if held:
+            outcome = Filing.DUPLICATE if digest in held else Filing.SECOND
+        study = hashlib.sha256(arrival.header.study_uid.encode()).hexdigest()[:16]
+        if outcome is not Filing.DUPLICATE:
+            self.arrivals.append(arrival)
+            open_states = {JobState.COLLECTING, JobState.READY}
+            if not self.queue.jobs(study_id=study, states=open_states):
+                self.queue.add(f"job-{len(self.queue.by_id) + 1}", study_id=study)
+        return Filed(outcome=outcome, study_id=study, instance_id=digest[:16])
 
     def settle(self, receipt: Filed) -> None:
         self.settled.append(receipt)
@@ -173,8 +244,8 @@ class FakeIngest(MemoryIngest):
             raise ConflictingInstanceError("this UID is held with other pixels; both kept")
 
     def complete(self, study_ids: Sequence[str]) -> None:
-        super().complete(study_ids)
         for study_id in study_ids:
+            self.completed.append(study_id)
             self.queue.complete(study_id, NOW)
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bedside_core.errors import InvalidInputError
+from bedside_core.errors import EngineFailedError, InvalidInputError
 from bedside_core.manifest import IoContract, Manifest, TensorContract
 from bedside_edge.api.reply import Reply
 from bedside_edge.ports import Outputs
@@ -79,14 +79,18 @@ def read_call(body: memoryview, head: int | None, io: IoContract) -> Call:
 
 
 def write_reply(call: Call, outputs: Outputs, manifest: Manifest) -> Reply:
-    """Return the answer: JSON, with the tensors asked for as binary behind it."""
+    """Return the answer: JSON, with the tensors asked for as binary behind it.
+
+    Raises:
+        EngineFailedError: an output breaks the contract; no number is passed on for it.
+    """
     entries, tail = [], []
     for name, binary in call.outputs:
         contract, values = _output(name, outputs, manifest.io)
         entry: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": contract.shape}
         flat = np.ascontiguousarray(values, _WIRE).ravel()
-        if flat.size != math.prod(contract.shape):
-            raise InvalidInputError(f"the model answered {name!r} in another shape than promised")
+        if flat.size != math.prod(contract.shape) or not np.isfinite(flat).all():
+            raise EngineFailedError(f"the model's {name!r} has another shape, or is not finite")
         if binary:
             entry["parameters"] = {"binary_data_size": flat.nbytes}
             tail.append(flat.tobytes())

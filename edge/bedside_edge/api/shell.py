@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 Handler = Callable[[Request], Awaitable[Reply]]
 
 UNMATCHED = "unmatched"
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _CLIENT_GONE = 499  # nobody sees it; it counts uploads that broke off
 _OWN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HERE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
@@ -99,7 +100,7 @@ class Shell:
         except Exception as error:  # the boundary: whatever happened, the client gets an answer
             await self._failed(error, scope, exchange, request_id)
         template = hot.template if hot else _template(scope)
-        method = scope["method"] if template != UNMATCHED else ""
+        method = scope["method"] if scope["method"] in _METHODS else "other"
         seconds = time.perf_counter() - started
         self._metrics.request(template, method, exchange.status or 500, seconds)
 
