@@ -3,15 +3,19 @@
 import json
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import click
+import httpx
 from rich.console import Console
 
 from bedside_core.errors import BedsideError
@@ -61,9 +65,9 @@ def demo(out: Path, as_json: bool, keep: bool) -> None:
     try:
         summary, pictures = _tell(scratch, progress)
         summary["kept"] = keep
+    finally:
         if keep:
             _keep(scratch, out)
-    finally:
         shutil.rmtree(scratch)
     summary["took_s"] = time.perf_counter() - began
     summary["removed"] = not scratch.exists()
@@ -79,6 +83,7 @@ def demo(out: Path, as_json: bool, keep: bool) -> None:
 
 def main() -> None:
     """Run the demonstration; whatever ends it early is said in a sentence."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the box is stopped, too
     try:
         demo(standalone_mode=False)
     except click.exceptions.Abort:
@@ -107,42 +112,49 @@ def _tell(scratch: Path, progress: Console) -> tuple[Json, dict[str, bytes]]:
         ready_s = time.perf_counter() - began
         say(f"ready: DICOM {addresses.ae_title} on port {addresses.dicom_port}, {addresses.http}")
         client = BoxClient(addresses.http)
+        story = Story(addresses, client, say)
         try:
-            story = Story(addresses, client, say)
-            studies = [story.deliver(delivery) for delivery in planned]
-            repeated = story.repeat(again(planned[0]), studies[0])
-            model, readiness, alarms = client.model(), client.readiness(), len(client.alarms())
+            seen = _play(story, client, planned)
+        except (DemoError, httpx.HTTPError) as cause:
+            said = str(cause) if isinstance(cause, DemoError) else "the box stopped answering"
+            raise DemoError(f"{said}.\n{box.last_lines()}") from cause
         finally:
             client.close()
         say("looking for names and UIDs on the disk")
-        plain = search_plain(
-            box.state, [sample.path for plan in planned for sample in plan.samples]
-        )
+        sent = [sample.path for delivery in planned for sample in delivery.samples]
+        plain = search_plain(box.state, sent)
         say("stopping the box")
         stopped = box.stop()
     if stopped != 0:
         raise DemoError(f"the box stopped with status {stopped}.\n{box.last_lines()}")
+    studies = seen["studies"]
     pictures = _pictures(planned, studies, story.overlays)
-    claims = judge(studies, repeated, alarms, plain)
-    summary: Json = {
+    claims = judge(studies, seen["repeated"], seen["alarms"], plain)
+    summary: Json = seen | {
         "format": "bedside-demo/1",
         "notice": NOTICE,
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "bedside": version("bedside"),
         "machine": f"{platform.system()} {platform.machine()}, Python {platform.python_version()}",
-        "model": model,
-        "readiness": readiness,
         "digests": digests(studies),
         "ready_s": ready_s,
-        "studies": studies,
-        "repeated": repeated,
-        "claims": [
-            {"promise": claim.promise, "held": claim.held, "seen": claim.seen} for claim in claims
-        ],
+        "claims": [asdict(claim) for claim in claims],
         "held": all(claim.held for claim in claims),
         "state": {"files": plain["files"], "bytes": plain["bytes"]},
     }
     return summary, pictures
+
+
+def _play(story: Story, client: BoxClient, planned: Sequence[Delivery]) -> Json:
+    """Send everything once and the first study twice; return what the box made of it."""
+    studies = [story.deliver(delivery) for delivery in planned]
+    return {
+        "studies": studies,
+        "repeated": story.repeat(again(planned[0]), studies[0]),
+        "model": client.model(),
+        "readiness": client.readiness(),
+        "alarms": len(client.alarms()),
+    }
 
 
 def _pictures(
@@ -168,7 +180,8 @@ def _keep(scratch: Path, out: Path) -> None:
         target = out / name
         if target.is_dir():
             shutil.rmtree(target)
-        shutil.move(scratch / name, target)
+        if (scratch / name).exists():
+            shutil.move(scratch / name, target)
 
 
 def _write(out: Path, summary: Json, pictures: dict[str, bytes]) -> None:
