@@ -203,6 +203,16 @@ def test_leftovers_of_a_dead_process_are_cleared(store):
         sink.abort()
 
 
+def test_a_closed_store_takes_nothing_in(tmp_path):
+    store = FileObjects(tmp_path / "objects", SeededBytes(), ANY_DISK)
+    name = put(store)
+    store.close()
+    assert list(store.names()) == [name]
+    for attempt in (store.create, store.flush):
+        with pytest.raises(StoreUnavailableError):
+            attempt()
+
+
 def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailableError):

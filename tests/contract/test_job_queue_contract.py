@@ -370,6 +370,17 @@ def test_jobs_come_newest_first_by_state_and_study_up_to_the_limit(house):
         assert state.jobs.jobs(study_id=running.study_id, states=[JobState.READY]) == []
 
 
+def test_counts_are_by_state_without_empty_ones(house):
+    with opened(house, completion=RULES) as state:
+        assert state.jobs.counts() == {}
+        for n in range(3):
+            ready(state, str(n))
+        file(state, "9.1", "9")
+        state.jobs.finish(state.jobs.lease(T0), DONE, T0)
+        wanted = {JobState.DONE: 1, JobState.READY: 2, JobState.COLLECTING: 1}
+        assert state.jobs.counts() == wanted
+
+
 def test_what_is_not_there_is_not_found(house):
     with opened(house, completion=RULES) as state:
         assert state.jobs.lease(T0) is None

@@ -8,6 +8,7 @@ drops what was never flushed.
 import hashlib
 import hmac
 import threading
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -404,6 +405,9 @@ class MemoryJobs:
         if result_id not in self._disk.results:
             raise NotFoundError("no result of that id")
         return self._disk.results[result_id]
+
+    def counts(self) -> dict[JobState, int]:
+        return dict(Counter(job.state for job in self._disk.jobs))
 
     def next_due(self) -> int | None:
         return min((j.due for j in self._free()), default=None)

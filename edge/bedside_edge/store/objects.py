@@ -40,6 +40,7 @@ _NAME: Final = re.compile(r"[0-9a-f]{64}")
 _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MAX_PENDING: Final = 64  # open files that wait for a flush
 _SYNC_THREADS: Final = 4
+_SPARE_BUFFERS: Final = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +78,7 @@ class FileObjects:
         self._pending: dict[str, int] = {}  # name -> open file that waits for its flush
         self._sealed = self._flushed = 0  # counts of objects, ever
         self._flushing = False
-        self._broken = False
+        self._shut = ""  # why nothing more is done
         self._buffers: list[_Buffers] = []
         self._shelf = random(1)[0]
         self._pool = ThreadPoolExecutor(_SYNC_THREADS, thread_name_prefix="fsync")
@@ -89,7 +90,7 @@ class FileObjects:
 
     def create(self) -> "FileSink":
         """Open a uniquely named temporary file; DiskFullError above the high watermark."""
-        self._refuse_when_broken()
+        self._refuse_when_shut()
         if self.above_watermark():
             raise DiskFullError("the state folder is above its high watermark")
         path = self._temporary / self.random(16).hex()
@@ -109,7 +110,7 @@ class FileObjects:
             target = self._sealed
             while self._flushing and self._flushed < target:
                 self._condition.wait()
-            self._refuse_when_broken()
+            self._refuse_when_shut()
             if self._flushed >= target:
                 return
             self._flushing = True
@@ -117,7 +118,7 @@ class FileObjects:
         try:
             self._sync(batch)
         except BaseException:
-            self._broken = True
+            self._shut = "the disk failed; restart after checking it"
             raise
         finally:
             with self._condition:
@@ -169,9 +170,10 @@ class FileObjects:
     def close(self) -> None:
         """Make durable what is sealed and stop the helper threads."""
         try:
-            if not self._broken:
+            if not self._shut:
                 self.flush()
         finally:
+            self._shut = self._shut or "the object store is closed"
             self._pool.shutdown()
 
     # --- for the sink ------------------------------------------------------------------------
@@ -203,7 +205,7 @@ class FileObjects:
             return _Buffers()
 
     def _release(self, buffers: _Buffers) -> None:
-        if len(self._buffers) < _MAX_PENDING:
+        if len(self._buffers) < _SPARE_BUFFERS:
             self._buffers.append(buffers)
 
     # --- inside ------------------------------------------------------------------------------
@@ -232,9 +234,9 @@ class FileObjects:
         total = s.f_blocks - s.f_bfree + s.f_bavail
         return (1 - s.f_bavail / total if total else 1.0), s.f_bavail * s.f_frsize
 
-    def _refuse_when_broken(self) -> None:
-        if self._broken:
-            raise StoreUnavailableError("the disk failed; restart after checking it")
+    def _refuse_when_shut(self) -> None:
+        if self._shut:
+            raise StoreUnavailableError(self._shut)
 
 
 class FileSink:
@@ -283,7 +285,8 @@ class FileSink:
         if self._fd >= 0:
             os.close(self._fd)
             self._fd = -1
-            self._path.unlink(missing_ok=True)
+            with _mapped():
+                self._path.unlink(missing_ok=True)
         if self._name:
             self._store.delete(self._name)
         self._give_back()

@@ -11,6 +11,7 @@ import logging
 import os
 import sqlite3
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -48,12 +49,11 @@ class State:
 
     def close(self) -> None:
         """Finish what is queued, close files, free the folder for the next process."""
-        try:
+        with ExitStack() as stack:
+            stack.callback(os.close, self.lock)
+            stack.callback(self.database.close)
             self.objects.close()
             self.database.write(lambda c: _mark(c, clean=True))
-        finally:
-            self.database.close()
-            os.close(self.lock)
 
 
 def open_state(
@@ -83,31 +83,26 @@ def open_state(
         DiskFullError: no room to create it.
     """
     completion, retries = completion or CompletionRules(), retries or RetryRules()
-    lock = _lock(path)
-    database: Database | None = None
-    objects: FileObjects | None = None
-    try:
+    with ExitStack() as stack:
+        lock = _lock(path)
+        stack.callback(os.close, lock)
         fresh = not (path / DATABASE).exists()
         if fresh:
             _refuse_objects(path / "objects")
         keys = open_keys(path / "keys", random, fresh)
         database = Database(path / DATABASE)
+        stack.callback(database.close)
         clean = _claim(database, keys)
         objects = FileObjects(path / "objects", random, disk or DiskLimits())
+        stack.callback(objects.close)
         study_keys = StudyKeys(keys, random)
         studies = SqliteStudies(database, keys, study_keys, completion)
         jobs = SqliteJobs(database, study_keys.of, random, completion, retries)
         swept = 0 if clean else _sweep(objects, studies)
         recovered = jobs.recover(clock.now())
-    except BaseException:
-        if objects is not None:
-            objects.close()
-        if database is not None:
-            database.close()
-        os.close(lock)
-        raise
+        stack.pop_all()
     if swept or recovered:
-        log.warning("state put right after a crash", extra={"swept": swept, "jobs": recovered})
+        log.warning("state put right after a crash", extra={"objects": swept, "count": recovered})
     return State(
         path=path,
         objects=objects,
