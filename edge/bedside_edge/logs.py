@@ -55,7 +55,7 @@ FIELDS = (
     "signal",
 )
 
-_PLAIN_WORD = re.compile(r"[A-Za-z0-9_.:/{}+-]{0,96}")
+_PLAIN_WORD = re.compile(r"[A-Za-z0-9_.:/{}+#-]{0,96}")
 _UID = re.compile(r"[0-2](\.\d+){4,}")  # PS3.5 section 9; shorter dotted numbers are versions
 
 
