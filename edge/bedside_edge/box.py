@@ -15,12 +15,11 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-import uvicorn
-
 from bedside_core.errors import UnavailableError
 from bedside_core.findings import Check
 from bedside_edge.api.app import create_app
 from bedside_edge.api.metrics import Metrics
+from bedside_edge.api.server import Server
 from bedside_edge.api.services import Services
 from bedside_edge.config import Config
 from bedside_edge.dicom.part10 import head
@@ -74,6 +73,7 @@ class Box:
             clock=self.clock,
             wrap=head,
             wake=self.bell.ring,
+            wake_soon=self.bell.ring_soon,
             max_object_bytes=config.dicom.max_object_bytes,
         )
         self.scp = StorageScp(_acceptor_settings(config, self.loaded), self.ingest, self.clock)
@@ -219,21 +219,12 @@ async def _serve(box: Box, ready_file: Path | None) -> None:
         inference_workers=box.loaded.opened.plan.streams,
         metrics=box.metrics,
     )
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            timeout_graceful_shutdown=max(1, round(box.config.http.shutdown_s)),
-            timeout_keep_alive=30,
-        )
-    )
-    server.on_exit = app.state.stop
+    addresses: dict[str, object] = {}
+    server = Server(app, http, on_started=lambda: _announce(addresses, ready_file))
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.leave)
     dicom_port = box.start()
-    addresses = {
+    addresses |= {
         "http": f"http://{box.config.http.host}:{listener.getsockname()[1]}",
         "dicom": {
             "host": box.config.dicom.host,
@@ -243,28 +234,7 @@ async def _serve(box: Box, ready_file: Path | None) -> None:
         "pid": os.getpid(),
     }
     log.info("box ready", extra={"port": listener.getsockname()[1]})
-    server.on_started = lambda: _announce(addresses, ready_file)
     await server.serve(sockets=[listener])
-
-
-class _Server(uvicorn.Server):
-    """Uvicorn without its own signal handling, and with a word when it accepts."""
-
-    on_started = staticmethod(lambda: None)
-    on_exit = staticmethod(lambda: None)
-
-    def install_signal_handlers(self) -> None:
-        """Signals are the box's business."""
-
-    def leave(self) -> None:
-        """Stop accepting, finish running requests, return from `serve`."""
-        self.on_exit()
-        self.should_exit = True
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start accepting, then say so."""
-        await super().startup(sockets)
-        self.on_started()
 
 
 def _announce(addresses: Mapping[str, object], ready_file: Path | None) -> None:

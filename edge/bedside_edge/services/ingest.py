@@ -157,10 +157,17 @@ class IngestService:
         wrap: WrapDataSet,
         wake: Callable[[], None],
         max_object_bytes: int,
+        wake_soon: Callable[[], None] | None = None,
     ) -> None:
+        """Stand on the ports; `wrap` makes the file meta group of a bare data set.
+
+        `wake` is called when a job may be ready now, `wake_soon` (default `wake`) after every
+        filing, which may come in floods.
+        """
         self.objects, self.reader, self.clock, self.wrap = objects, reader, clock, wrap
         self.max_object_bytes = max_object_bytes
-        self._studies, self._queue, self._wake = studies, queue, wake
+        self._studies, self._queue = studies, queue
+        self._wake, self._wake_soon = wake, wake_soon or wake
 
     def begin(
         self,
@@ -204,7 +211,7 @@ class IngestService:
                 "instance filed",
                 extra={"instance": receipt.instance_id, "outcome": str(receipt.outcome)},
             )
-        self._wake()
+        self._wake_soon()
         return filed
 
     def complete(self, study_ids: Sequence[str]) -> None:

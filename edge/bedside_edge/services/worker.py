@@ -6,6 +6,7 @@ never a result: the queue's `finish` is one transaction and honours only the liv
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 from bedside_core.errors import BedsideError, TimedOutError, WrongStateError
@@ -18,6 +19,7 @@ log = logging.getLogger(__name__)
 ENDED = frozenset({JobState.DONE, JobState.REFUSED, JobState.DEAD, JobState.CANCELLED})
 _IDLE_S = 5.0  # longest sleep without looking at the queue
 _AFTER_ERROR_S = 1.0
+_GATHER_S = 0.05  # arrivals within this long wake the workers once
 
 Observe = Callable[[str, float], None]  # outcome code, seconds it took
 
@@ -25,15 +27,27 @@ Observe = Callable[[str, float], None]  # outcome code, seconds it took
 class Bell:
     """Wakes workers when there may be work, and waiters when a job may have ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._condition = threading.Condition()
+        self._monotonic = monotonic
         self._rings = 0
+        self._soon: float | None = None
 
     def ring(self) -> None:
         """Wake everybody."""
         with self._condition:
-            self._rings += 1
-            self._condition.notify_all()
+            self._ring()
+
+    def ring_soon(self) -> None:
+        """Wake everybody in a moment; what calls until then shares the one ring.
+
+        For what comes in floods: a sender of 400 images a second must not make every worker look
+        at the queue 400 times a second.
+        """
+        with self._condition:
+            if self._soon is None:
+                self._soon = self._monotonic() + _GATHER_S
+                self._condition.notify()  # one sleeper keeps the time for all
 
     def count(self) -> int:
         """Return how often it rang; hand it to `wait` so that no ring is missed."""
@@ -43,7 +57,23 @@ class Bell:
     def wait(self, seen: int, seconds: float) -> None:
         """Sleep until it rings again after `seen`, or the time is over."""
         with self._condition:
-            self._condition.wait_for(lambda: self._rings != seen, max(0.0, seconds))
+            until = self._monotonic() + seconds
+            while self._rings == seen:
+                now = self._monotonic()
+                if self._soon is not None and now >= self._soon:
+                    self._ring()
+                elif now >= until:
+                    if self._soon is not None:  # the time to keep passes to another sleeper
+                        self._condition.notify()
+                    return
+                else:
+                    end = until if self._soon is None else min(until, self._soon)
+                    self._condition.wait(end - now)
+
+    def _ring(self) -> None:
+        self._rings += 1
+        self._soon = None
+        self._condition.notify_all()
 
 
 class Worker:
