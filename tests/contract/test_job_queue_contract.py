@@ -1,18 +1,20 @@
 """Promises of every JobQueue: completion, priority without starvation, retries, one result."""
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from bedside_core.errors import NotFoundError, WrongStateError
 from bedside_edge.ports import Job, JobState, Outcome, Priority
 from bedside_edge.store.rules import CompletionRules, RetryRules
+from support.ram import ram_folder
 from support.state_houses import HOUSES, T0, House, arrival, opened
 
 
 @pytest.fixture(params=HOUSES)
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
-    return HOUSES[request.param](tmp_path)
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    with ram_folder() as folder:
+        yield HOUSES[request.param](folder)
 
 
 RULES = CompletionRules(

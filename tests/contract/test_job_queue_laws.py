@@ -4,7 +4,7 @@ The real store and the simulator are driven side by side: they must answer alike
 keep the laws. Ids are random, so jobs are compared by the order they were made in.
 """
 
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -14,11 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from bedside_core.errors import BedsideError
 from bedside_edge.ports import JobState, Outcome, Priority
 from bedside_edge.store.rules import CompletionRules, RetryRules
+from support.ram import ram_folder
 from support.state_houses import T0, FolderHouse, MemoryHouse, arrival, digest_of
 
 COMPLETION = CompletionRules(quiet_ms=2_000, max_wait_ms=7_000)
 RETRIES = RetryRules(attempts=2, backoff_ms=(1_000,), interruptions=3)
-RAM_DISK = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 speed, not secrecy
 ENDED = (JobState.DONE, JobState.REFUSED, JobState.CANCELLED, JobState.DEAD)
 
 
@@ -27,8 +27,9 @@ class Pair(RuleBasedStateMachine):
 
     @initialize()
     def start(self):
-        self._folder = tempfile.TemporaryDirectory(dir=RAM_DISK)
-        self.houses = (FolderHouse(Path(self._folder.name)), MemoryHouse(Path()))
+        self._folder = ExitStack()
+        folder = self._folder.enter_context(ram_folder())
+        self.houses = (FolderHouse(folder), MemoryHouse(Path()))
         self.states = [house.open(completion=COMPLETION, retries=RETRIES) for house in self.houses]
         self.now = T0
         self.numbers: list[dict[str, int]] = [{}, {}]  # id -> number, by house
@@ -40,7 +41,7 @@ class Pair(RuleBasedStateMachine):
         if hasattr(self, "states"):
             for state in self.states:
                 state.close()
-            self._folder.cleanup()
+            self._folder.close()
 
     def both(self, operation):
         """Run `operation(state, side)` on both; return the two answers or raise if they differ."""

@@ -1,6 +1,6 @@
 """Promises of every KeyStore: it wraps, unwraps and files, and tells boxes and contexts apart."""
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given, settings
@@ -8,12 +8,14 @@ from hypothesis import strategies as st
 
 from bedside_core.errors import DamagedObjectError
 from support.memory_store import MemoryKeys
+from support.ram import ram_folder
 from support.state_houses import HOUSES, House
 
 
 @pytest.fixture(params=HOUSES)
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
-    return HOUSES[request.param](tmp_path)
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    with ram_folder() as folder:
+        yield HOUSES[request.param](folder)
 
 
 KEY = bytes(range(32))

@@ -1,16 +1,18 @@
 """Promises of every ObjectStore: what was sealed comes back, anything else is an error."""
 
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
 from bedside_core.errors import DamagedObjectError, NotFoundError, WrongStateError
+from support.ram import ram_folder
 from support.state_houses import HOUSES, House, arrival, opened, sealed
 
 
 @pytest.fixture(params=HOUSES)
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
-    return HOUSES[request.param](tmp_path)
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    with ram_folder() as folder:
+        yield HOUSES[request.param](folder)
 
 
 MEBI = 1 << 20

@@ -1,18 +1,20 @@
 """Promises of every StudyStore: filed once, grouped by patient and study, nothing lost."""
 
+from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from bedside_core.errors import InvalidInputError, NotFoundError, WrongStateError
 from bedside_edge.ports import Filing, InstanceState, JobState
+from support.ram import ram_folder
 from support.state_houses import HOUSES, T0, House, arrival, opened
 
 
 @pytest.fixture(params=HOUSES)
-def house(request: pytest.FixtureRequest, tmp_path: Path) -> House:
-    return HOUSES[request.param](tmp_path)
+def house(request: pytest.FixtureRequest) -> Iterator[House]:
+    with ram_folder() as folder:
+        yield HOUSES[request.param](folder)
 
 
 def test_what_was_filed_is_there_after_a_restart_with_its_header_and_key(house):

@@ -4,7 +4,6 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,18 +15,15 @@ from bedside_core.errors import BedsideError, NotFoundError
 from bedside_edge.ports import Arrival, Filed, Outcome
 from bedside_edge.store.state import State
 from support.durable_disk import DurableDisk
+from support.ram import ram_folder
 from support.repository import ROOT
 from support.state_houses import T0, FolderHouse, arrival
 
 
 @pytest.fixture
-def ram(tmp_path: Path) -> Iterator[Path]:
-    """A folder in memory where there is one: these tests open a state at every step."""
-    if not Path("/dev/shm").is_dir():  # noqa: S108 speed, not secrecy
-        yield tmp_path
-        return
-    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
-        yield Path(folder)
+def ram() -> Iterator[Path]:
+    with ram_folder() as folder:
+        yield folder
 
 
 @dataclass
