@@ -161,7 +161,7 @@ class Acceptance(_Part):
 class Profile(_Part):
     """`hw_profiles/<vendor>/<board>.toml`, schema version 1."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[1] = Field(description="of this file format")
     id: Annotated[str, Field(pattern=_NAME)] = Field(description="unique name, never reused")
     vendor: Annotated[str, Field(pattern=_NAME)] = Field(description="equals the folder")
     name: str = Field(description="for people")
@@ -169,7 +169,7 @@ class Profile(_Part):
     evidence: Literal["measured", "vendor-claimed", "unverified"] = Field(
         description="how far to believe it"
     )
-    notes: str = ""
+    notes: str = Field(default="", description="for people")
     match: Match
     engines: Annotated[list[EngineChoice], Field(min_length=1)] = Field(
         description="tried in this order; each refusal is logged, none passing refuses to serve"

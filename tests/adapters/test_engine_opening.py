@@ -22,6 +22,7 @@ from bedside_core.profile import Board, choose, parse_profile
 from bedside_edge.engine.opening import RUNTIMES, ElasticEngine, load_profiles, open_engine
 from bedside_edge.engine.package import open_package
 from bedside_edge.engine.probe import probe
+from bedside_edge.engine.selftest import prepare_cases
 from support.fake_engine import FakeEngine
 from support.tiny_onnx import SIZE, tiny_network
 from support.tiny_package import known_answers, to_ir, write_tiny_package
@@ -233,6 +234,21 @@ def serve_with(folder, isa, kind, precision):
     )
     assert done.returncode == 0, done.stderr.decode()
     return done.stdout.decode()
+
+
+@pytest.mark.skipif(not SHIPPED, reason="no model package is in the repository")
+def test_both_engines_give_the_shipped_packages_answers_within_1e_5():
+    shipped = open_package(SHIPPED[-1])
+    one, two = (
+        open_engine(shipped, profile({"kind": kind}), BOARD).engine
+        for kind in ("onnxruntime", "openvino")
+    )
+    for _, prepared in prepare_cases(shipped):
+        left, right = one.run(prepared.tensor), two.run(prepared.tensor)
+        for name in ("logit", "features", "cam"):
+            ours, theirs = np.asarray(getattr(left, name)), np.asarray(getattr(right, name))
+            assert np.abs(ours - theirs).max() <= 1e-5 * np.abs(theirs).max()
+        assert float(left.cam.mean()) == pytest.approx(left.logit, abs=1e-4)
 
 
 @pytest.mark.skipif(not SHIPPED, reason="no model package is in the repository")
