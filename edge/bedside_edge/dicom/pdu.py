@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from enum import IntEnum
 
-from bedside_core.errors import InvalidInputError
 from bedside_edge.dicom.part10 import IMPLEMENTATION_UID, IMPLEMENTATION_VERSION, valid_uid
 
 HEADER = struct.Struct(">BxI")  # type, reserved, length of what follows
@@ -48,10 +47,8 @@ class AbortReason(IntEnum):
     INVALID_PARAMETER = 6
 
 
-class BadPduError(InvalidInputError):
-    """A PDU breaks PS3.8; the association ends with A-ABORT."""
-
-    code = "bad-pdu"
+class BadPduError(Exception):
+    """A PDU breaks PS3.8: the association ends with A-ABORT. Never leaves the acceptor."""
 
     def __init__(self, message: str, reason: AbortReason = AbortReason.INVALID_PARAMETER) -> None:
         super().__init__(message)

@@ -279,7 +279,7 @@ class Association:
                 self._broken_off(ended.why)
             except BadPduError as bad:
                 self._abort(bad.reason)
-                self._broken_off(bad.code)
+                self._broken_off("bad-pdu")
             except Exception:
                 log.exception("an association ended with an error")
                 self._abort(AbortReason.NOT_SPECIFIED)
