@@ -98,8 +98,8 @@ def _refused_with_reason(rows: list[Json]) -> Claim:
 def _nothing_plain(plain: Mapping[str, int]) -> Claim:
     held = plain["in_state"] == 0 and plain["in_sent"] > 0 and plain["files"] > 0
     seen = (
-        f"{plain['in_state']} of {plain['needles']} names and UIDs found in {plain['files']} files; "
-        f"found {plain['in_sent']} times in the files sent"
+        f"{plain['needles']} names and UIDs: {plain['in_state']} times in {plain['files']} files "
+        f"on disk, {plain['in_sent']} times in the files sent"
     )
     promise = "No name and no UID is on disk in the clear"
     return Claim(promise=promise, held=held, seen=seen)
