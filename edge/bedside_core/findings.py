@@ -56,7 +56,8 @@ class Rule:
         """Return the decision; the band's edges belong to the clear answers."""
         if self.low < probability < self.high:
             return Decision.UNDETERMINED
-        return Decision.PRESENT if probability >= self.threshold else Decision.ABSENT
+        # not the threshold: where it lies on the band's lower edge, that edge is still absent
+        return Decision.PRESENT if probability >= self.high else Decision.ABSENT
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -118,4 +118,4 @@ def parity(trained: Array, exported: Array, operating: Operating) -> Parity:
 
 def _state(probabilities: Array, rule: Rule) -> NDArray[np.int64]:
     undetermined = (probabilities > rule.low) & (probabilities < rule.high)
-    return np.where(undetermined, 1, np.where(probabilities >= rule.threshold, 2, 0))
+    return np.where(undetermined, 1, np.where(probabilities >= rule.high, 2, 0))

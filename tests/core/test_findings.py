@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bedside_core.errors import InvalidInputError
@@ -74,6 +74,7 @@ def test_without_a_band_the_threshold_itself_is_present():
     assert rule.decide(math.nextafter(0.3, 0)) is Decision.ABSENT
 
 
+@example(one=0.0, other=0.5, cuts=[0.0, 0.0, 1.0])  # threshold on the band's lower edge
 @given(one=CHANCES, other=CHANCES, cuts=st.lists(CHANCES, min_size=3, max_size=3))
 def test_a_higher_probability_is_never_a_lesser_finding(one, other, cuts):
     low, threshold, high = sorted(cuts)
