@@ -110,6 +110,14 @@ def test_every_make_target_that_a_page_names_exists():
     assert {(page, name) for page, name in named if name not in targets} == set()
 
 
+def test_every_debian_package_that_tests_use_is_named():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (packages,) = re.findall(r"^DEBIAN_PACKAGES := (.+)$", makefile, re.MULTILINE)
+    for page in (ROOT / "README.md", docs.DOCS / "development.md"):
+        words = set(re.findall(r"[a-z0-9-]+", page.read_text(encoding="utf-8")))
+        assert set(packages.split()) <= words, f"{page.name} does not name them all"
+
+
 def test_every_command_that_a_page_names_exists():
     known = {name for name in docs.commands_text().splitlines() if name.startswith("## ")}
     scripts = "|".join(docs.declared_commands())
