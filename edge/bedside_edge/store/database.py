@@ -1,8 +1,10 @@
-"""One SQLite file, one writing thread, many readers; a commit is on the disk before it returns.
+"""One SQLite file, one writer at a time, many readers; a commit is on the disk before it returns.
 
-Callers hand in functions. The thread runs everything that waits in one transaction, each function
-in its own savepoint, commits once, and only then answers: many senders share one fsync, and a
-function that fails takes back its own rows and nobody else's. Because a function gets the
+Callers hand in functions. The writing thread runs everything that waits in one transaction, each
+function in its own savepoint, commits once, and only then answers: many senders share one fsync,
+and a function that fails takes back its own rows and nobody else's. A caller that finds the writer
+idle does the same for its own function at once: two changes of thread would cost more than the
+write. Because a function gets the
 connection, one function can write a business row and its evidence together.
 """
 
@@ -28,6 +30,7 @@ _APPLICATION_ID: Final = 0x42454453  # "BEDS"
 _FULL: Final = {sqlite3.SQLITE_FULL}
 
 Write = Callable[[sqlite3.Connection], Any]
+_Entry = tuple[Write, "Future[Any]"]
 
 
 class Database:
@@ -43,8 +46,10 @@ class Database:
         """
         self._path = path
         self._readers: queue.LifoQueue[sqlite3.Connection] = queue.LifoQueue(_IDLE_READERS)
-        self._work: queue.SimpleQueue[tuple[Write, Future[Any]] | None] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[_Entry | None] = queue.SimpleQueue()
         self._gate = threading.Lock()  # nothing is queued behind the end marker
+        self._turn = threading.Lock()  # held by whoever uses the writing connection
+        self._queued = 0  # entries handed to the thread and not answered yet
         self._closed = False
         with _mapped():
             # SQLite gives its side files the mode of the main file, which must be closed to others
@@ -59,7 +64,7 @@ class Database:
         self._thread.start()
 
     def write(self, fn: Callable[[sqlite3.Connection], T]) -> T:
-        """Run `fn` in the writing thread and return its answer once it is durable.
+        """Run `fn` on the writing connection and return its answer once it is durable.
 
         `fn` runs inside a transaction and must not commit, roll back or wait for other threads.
         What it raises comes out here, and its rows are taken back.
@@ -67,6 +72,16 @@ class Database:
         Raises:
             DiskFullError, StoreUnavailableError: nothing was written.
         """
+        if self._turn.acquire(blocking=False):
+            try:
+                with self._gate:
+                    idle = not self._closed and not self._queued
+                if idle:  # nobody is passed over, and nobody waits to share the fsync
+                    alone: Future[T] = Future()
+                    self._commit([(fn, alone)])
+                    return alone.result()
+            finally:
+                self._turn.release()
         return self.submit(fn).result()
 
     def submit(self, fn: Callable[[sqlite3.Connection], T]) -> "Future[T]":
@@ -75,6 +90,7 @@ class Database:
         with self._gate:
             if self._closed:
                 raise StoreUnavailableError("the database is closed")
+            self._queued += 1
             self._work.put((fn, future))
         return future
 
@@ -108,27 +124,37 @@ class Database:
     def _run(self) -> None:
         ending = False
         while not ending:
-            group, ending = self._next_group()
-            if group:
-                self._commit(group)
-        self._writer.close()
+            entry = self._work.get()
+            with self._turn:
+                group, taken, ending = self._group(entry)
+                if group:
+                    self._commit(group)
+            with self._gate:
+                self._queued -= taken
+        with self._turn:
+            self._writer.close()
 
-    def _next_group(self) -> tuple[list[tuple[Write, "Future[Any]"]], bool]:
-        """Return everything that waits, at least one entry, and whether the end marker came."""
-        entry = self._work.get()
-        group: list[tuple[Write, Future[Any]]] = []
+    def _group(self, entry: _Entry | None) -> tuple[list[_Entry], int, bool]:
+        """Take `entry` and all that waits.
+
+        Returns:
+            What shall run, how many entries that took, and whether the end marker came.
+        """
+        group: list[_Entry] = []
+        taken = 0
         while entry is not None:
+            taken += 1
             if entry[1].set_running_or_notify_cancel():
                 group.append(entry)
-            if len(group) >= _GROUP:
-                return group, False
+            if taken >= _GROUP:
+                return group, taken, False
             try:
                 entry = self._work.get_nowait()
             except queue.Empty:
-                return group, False
-        return group, True
+                return group, taken, False
+        return group, taken, True
 
-    def _commit(self, group: list[tuple[Write, "Future[Any]"]]) -> None:
+    def _commit(self, group: list[_Entry]) -> None:
         answers: list[tuple[Future[Any], Any]] = []
         failures: list[tuple[Future[Any], BaseException]] = []
         writer = self._writer
