@@ -28,8 +28,10 @@ def print_summary(console: Console, summary: Json, out: Path) -> None:
     console.print(_studies(summary))
     for study in summary["studies"]:
         if study["value"]:
+            console.print()
             console.print(Text(f"{study['title']}, image by image", style="bold"))
             console.print(_encodings(study))
+    console.print()
     for claim in summary["claims"]:
         mark = ("held  ", "green") if claim["held"] else ("BROKEN", "bold red")
         console.print(Text.assemble(mark, "  ", claim["promise"]))
@@ -40,9 +42,10 @@ def print_summary(console: Console, summary: Json, out: Path) -> None:
 
 
 def _studies(summary: Json) -> Table:
-    table = _table(("study", ""), ("way in", ""), ("images", "right"), ("probability", "right"))
-    table.add_column("decision", no_wrap=True)
-    table.add_column("reason")
+    table = _table()
+    table.add_column("study", min_width=10)
+    _columns(table, ("way in", ""), ("images", "right"), ("probability", "right"), ("decision", ""))
+    table.add_column("reason", min_width=18)
     for study in summary["studies"]:
         value, reason = study["value"], study["reason"]
         if value:
@@ -60,9 +63,11 @@ def _studies(summary: Json) -> Table:
 
 
 def _encodings(study: Json) -> Table:
-    table = _table(("file", ""), ("encoding", ""), ("MB", "right"), ("answer", ""))
-    table.add_column("probability", justify="right", no_wrap=True)
-    table.add_column("decision")
+    table = _table()
+    _columns(table, ("file", ""))
+    table.add_column("encoding", min_width=10)
+    _columns(table, ("MB", "right"), ("answer", ""), ("probability", "right"))
+    table.add_column("decision", min_width=12)
     for image in study["images"]:
         if image["probability"] is not None:
             said = (f"{image['probability']:.6f}", image["decision"])
@@ -88,11 +93,14 @@ def _closing(summary: Json, out: Path) -> list[str]:
     ]
 
 
-def _table(*columns: tuple[str, str]) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+def _table() -> Table:
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+
+
+def _columns(table: Table, *columns: tuple[str, str]) -> None:
+    """Add columns that never wrap: a number or a code broken in two is misread."""
     for name, side in columns:
         table.add_column(name, no_wrap=True, justify="right" if side == "right" else "left")
-    return table
 
 
 def _add(table: Table, cells: Sequence[str]) -> None:
