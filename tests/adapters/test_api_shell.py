@@ -3,10 +3,13 @@ import json
 import logging
 
 import pytest
+from fastapi import FastAPI
+from opentelemetry import metrics, trace
 
 from bedside_core.findings import Check
 from bedside_edge.api.errors import BY_CODE
 from bedside_edge.logs import SafeFormatter
+from support.asgi_client import AsgiClient
 from support.http_box import HttpBox
 
 PROBLEM = {"type", "title", "status", "detail", "instance"}
@@ -177,3 +180,27 @@ def test_a_service_that_stops_refuses_new_work(box):
     assert answer.status_code == 503
     assert answer.json()["type"] == "urn:bedside:error:not-ready"
     assert int(answer.headers["retry-after"]) > 0
+
+
+def test_no_request_is_offered_to_a_tracer(monkeypatch):
+    asked = []
+    for module, name in ((trace, "get_tracer_provider"), (metrics, "get_meter_provider")):
+        provide = getattr(module, name)
+        monkeypatch.setattr(
+            module, name, lambda provide=provide, name=name: asked.append(name) or provide()
+        )
+    monkeypatch.setenv("FASTAPI_OTEL_AUTO_CONFIGURE", "true")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector.example")
+    with HttpBox() as box:
+        assert box.client.get("/api/v1/jobs").status_code == 200
+    assert asked == []
+
+
+def test_a_framework_left_to_itself_would_ask_a_tracer(monkeypatch):
+    """The guard's own proof."""
+    asked = []
+    provide = trace.get_tracer_provider
+    monkeypatch.setattr(trace, "get_tracer_provider", lambda: asked.append(1) or provide())
+    with AsgiClient(FastAPI(), "http://127.0.0.1") as client:
+        client.get("/")
+    assert asked

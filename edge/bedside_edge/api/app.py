@@ -11,6 +11,7 @@ from typing import Any, cast
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
+from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 
 from bedside_core.errors import (
@@ -33,6 +34,15 @@ from bedside_edge.api.shell import HotRoute, Shell
 from bedside_edge.config import Http
 
 _WAITING_THREADS = 16
+# FastAPI can send spans with paths, bodies and stack traces to whoever an environment variable
+# names: nothing of that leaves the box, and a request need not ask whether it should
+_NO_TELEMETRY: TelemetryConfig = {
+    "tracing": False,
+    "metrics": False,
+    "logs": False,
+    "operation_spans": False,
+    "auto_configure": False,
+}
 _CLOSE_S = 1.0  # the requests are over by then; this is for threads in their last call
 
 
@@ -111,6 +121,7 @@ def _framework(
         lifespan=lifespan,
         docs_url=None,  # the pages load scripts from elsewhere; the document is enough
         redoc_url=None,
+        telemetry=_NO_TELEMETRY,
     )
     for router in (
         health_router(services, storage, metrics),
