@@ -18,10 +18,11 @@ from bedside_core.errors import (
     StoreUnavailableError,
     TooLargeError,
 )
+from bedside_edge.dicom.association import Answer, Incoming, Session
 from bedside_edge.dicom.dimse import Command, Status
 from bedside_edge.dicom.part10 import valid_uid
 from bedside_edge.dicom.pdu import AcceptedContext
-from bedside_edge.dicom.ul import Acceptor, AcceptorSettings, Answer, Incoming, Session
+from bedside_edge.dicom.ul import Acceptor, AcceptorSettings
 from bedside_edge.ports import Arrival, Clock, Filed, Way
 
 log = logging.getLogger(__name__)

@@ -35,15 +35,19 @@ class Wire:
         self._start = self._end = 0
         self._timeout = 0.0
         self.deadline = 0.0  # monotonic seconds by which the unit being read must be complete
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def send_at_once(self) -> None:
+        """Have small answers leave without waiting for more: TCP_NODELAY, which does stick."""
+        self._set(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def set_timeout(self, seconds: float) -> None:
         """Bound every single read and write; the kernel keeps the time, no poll is needed."""
         if seconds != self._timeout:
             self._timeout = seconds
-            value = struct.pack("@ll", int(seconds), int(seconds % 1 * 1e6))
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
-            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+            microseconds = max(1, round(seconds * 1e6))  # 0 would mean for ever
+            value = struct.pack("@ll", *divmod(microseconds, 1_000_000))
+            self._set(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+            self._set(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
     def expect_within(self, seconds: float, limit: float = math.inf) -> None:
         """Give the next unit this long to arrive as a whole, however slowly it trickles.
@@ -124,12 +128,18 @@ class Wire:
         except ConnectionEndedError:
             return
 
+    def _set(self, level: int, option: int, value: int | bytes) -> None:
+        try:
+            self._socket.setsockopt(level, option, value)
+        except OSError as cause:
+            raise ConnectionEndedError("peer-gone") from cause
+
     def _fill(self) -> None:
         if self._start == self._end:
             self._start = self._end = 0
-        if _QUICKACK is not None:
-            self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
         try:
+            if _QUICKACK is not None:
+                self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
             count = self._socket.recv_into(self._view[self._end :])
         except BlockingIOError as cause:  # SO_RCVTIMEO ran out
             raise ConnectionEndedError("idle") from cause
