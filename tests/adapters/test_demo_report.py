@@ -8,12 +8,14 @@ import sys
 
 import pytest
 from PIL import Image
+from rich.console import Console
 
 from bedside_edge.demo.claims import judge
 from bedside_edge.demo.plain import search_plain
 from bedside_edge.demo.problem import DemoError
 from bedside_edge.demo.report import render_report
 from bedside_edge.demo.samples import deliveries
+from bedside_edge.demo.screen import print_summary
 from bedside_edge.demo.service import RunningBox
 from bedside_edge.demo.story import as_document, digests
 from support.dicom_files import bundled_path
@@ -306,6 +308,19 @@ def test_each_claim_can_break(spoil):
 
 def test_an_alarm_breaks_a_claim():
     assert [c.held for c in judge([chest(), refused()], repeated(), 1, PLAIN)].count(False) == 1
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_a_terminal_shows_every_word_of_the_reasons(width, tmp_path):
+    out = io.StringIO()
+    changed = summary()
+    changed["studies"][1]["reason"]["detail"] = "the pixel data ended early or cannot be decoded"
+    print_summary(Console(file=out, width=width), changed, tmp_path)
+    words = out.getvalue().split()
+    for expected in ("wrong-modality: the pixel data ended early or cannot be decoded", NOTICE):
+        assert set(expected.split()) <= set(words)
+    assert "0.432100" in words
+    assert max(len(line) for line in out.getvalue().splitlines() if "report:" not in line) <= width
 
 
 def test_results_of_one_run_must_name_the_same_digests():

@@ -25,12 +25,12 @@ def print_summary(console: Console, summary: Json, out: Path) -> None:
     """Print the studies, the encodings, the claims and where the files are."""
     console.print()
     console.print(Text(summary["notice"], style="bold"))
-    console.print(_studies(summary))
+    console.print(_studies(summary, console.width))
     for study in summary["studies"]:
         if study["value"]:
             console.print()
             console.print(Text(f"{study['title']}, image by image", style="bold"))
-            console.print(_encodings(study))
+            console.print(_encodings(study, console.width))
     console.print()
     for claim in summary["claims"]:
         mark = ("held  ", "green") if claim["held"] else ("BROKEN", "bold red")
@@ -41,8 +41,8 @@ def print_summary(console: Console, summary: Json, out: Path) -> None:
         console.print(Text(line), soft_wrap=True)
 
 
-def _studies(summary: Json) -> Table:
-    table = _table()
+def _studies(summary: Json, width: int) -> Table:
+    table = _table(width)
     table.add_column("study", min_width=10)
     _columns(table, ("way in", ""), ("images", "right"), ("probability", "right"), ("decision", ""))
     table.add_column("reason", min_width=18)
@@ -62,8 +62,8 @@ def _studies(summary: Json) -> Table:
     return table
 
 
-def _encodings(study: Json) -> Table:
-    table = _table()
+def _encodings(study: Json, width: int) -> Table:
+    table = _table(width)
     _columns(table, ("file", ""))
     table.add_column("encoding", min_width=10)
     _columns(table, ("MB", "right"), ("answer", ""), ("probability", "right"))
@@ -93,8 +93,9 @@ def _closing(summary: Json, out: Path) -> list[str]:
     ]
 
 
-def _table() -> Table:
-    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
+def _table(width: int) -> Table:
+    gap = 1 if width >= _NARROWEST else 0
+    return Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, gap))
 
 
 def _columns(table: Table, *columns: tuple[str, str]) -> None:
