@@ -142,6 +142,7 @@ def summary():
             "version": "1.0.0",
             "release": 1,
             "intended_use": "Research.",
+            "profile": "generic",
             "engine": {
                 "name": "openvino",
                 "version": "1",
