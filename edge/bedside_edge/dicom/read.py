@@ -183,9 +183,12 @@ class PydicomReader:
         syntax = header.transfer_syntax_uid
         if syntax not in _NATIVE_SYNTAXES:
             self._compare_codestream(header, index)
+        # pylibjpeg-rle panics on damaged frames: no Exception, and a report on stderr.
+        plugin = "pydicom" if syntax == _RLE else ""
         try:
-            decoder = get_decoder(part10.EXPLICIT_LE if syntax == part10.DEFLATED_LE else syntax)
-            pixels, _ = decoder.as_array(header.data_set, raw=True, index=index)
+            pixels, _ = get_decoder(syntax).as_array(
+                header.data_set, raw=True, index=index, decoding_plugin=plugin
+            )
         except Exception as cause:  # foreign codecs on hostile bytes: any failure means the same
             raise CorruptPixelsError("the pixel data ended early or cannot be decoded") from cause
         return native(pixels)
