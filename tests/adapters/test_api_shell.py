@@ -1,3 +1,4 @@
+import asyncio
 import io
 import json
 import logging
@@ -8,6 +9,8 @@ from opentelemetry import metrics, trace
 
 from bedside_core.findings import Check
 from bedside_edge.api.errors import BY_CODE
+from bedside_edge.api.metrics import Metrics
+from bedside_edge.api.shell import Shell
 from bedside_edge.logs import SafeFormatter
 from support.asgi_client import AsgiClient
 from support.http_box import HttpBox
@@ -204,3 +207,20 @@ def test_a_framework_left_to_itself_would_ask_a_tracer(monkeypatch):
     with AsgiClient(FastAPI(), "http://127.0.0.1") as client:
         client.get("/")
     assert asked
+
+
+def test_an_error_in_the_middle_of_an_answer_breaks_the_connection():
+    async def half(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        raise KeyError("DOE^JANE")
+
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    shell = Shell(half, hot=[], metrics=Metrics(), random=bytes, stopping=lambda: False)
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")]}
+    with pytest.raises(ConnectionAbortedError):
+        asyncio.run(shell(scope, None, send))
+    assert [message["type"] for message in sent] == ["http.response.start"]

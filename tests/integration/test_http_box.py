@@ -145,7 +145,7 @@ def test_a_stop_answers_whoever_waits_and_ends_in_time(tmp_path):
         client.start()
         started = time.monotonic()
         assert box.stop() == 0
-        assert time.monotonic() - started < 8
+        assert time.monotonic() - started < 12  # 3 s on an idle machine
         client.join()
         stalled.close()
         assert answers[0].status_code in (202, 415, 422, 503)

@@ -22,7 +22,7 @@ _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 def document(generated: Json) -> Json:
     """Return the framework's document with the raw routes in it."""
-    paths = {path: _without_422(item) for path, item in generated["paths"].items()}
+    paths = {path: _as_answered(item) for path, item in generated["paths"].items()}
     schemas = {
         name: schema
         for name, schema in generated["components"]["schemas"].items()
@@ -49,19 +49,23 @@ def document(generated: Json) -> Json:
     }
 
 
-def _without_422(item: Json) -> Json:
-    """The framework promises its own shape for 422; we answer with a problem, as for any 4XX."""
+def _as_answered(item: Json) -> Json:
+    """The framework promises 422 in its own shape and problems as plain JSON; we send neither."""
     return {
         method: {
             **operation,
             "responses": {
-                status: answer
+                status: _as_problem(answer) if status in ("4XX", "5XX") else answer
                 for status, answer in operation["responses"].items()
                 if status != "422"
             },
         }
         for method, operation in item.items()
     }
+
+
+def _as_problem(answer: Json) -> Json:
+    return {**answer, "content": _PROBLEM}
 
 
 def _store() -> Json:
