@@ -1,4 +1,6 @@
 import json
+import threading
+import time
 
 import pytest
 
@@ -224,3 +226,23 @@ def test_the_result_is_passed_on_byte_for_byte(box):
     ends(box, JobState.DONE)
     answer = box.client.post(PATH, content=made(), headers=WAIT)
     assert json.dumps(RESULT).encode() in answer.content
+
+
+def test_more_requests_can_wait_than_there_are_threads_to_wait_in(box):
+    answers = []
+
+    def ask(number):
+        answers.append(box.client.post(PATH, content=made(number, number), headers=WAIT))
+
+    clients = [threading.Thread(target=ask, args=(number,)) for number in range(1, 41)]
+    for client in clients:
+        client.start()
+    while len(box.queue.by_id) < len(clients):
+        time.sleep(0.01)
+    for job_id in list(box.queue.by_id):
+        box.queue.end(job_id, JobState.DONE, body=RESULT)
+    ended = time.monotonic()
+    for client in clients:
+        client.join(10)
+    assert [answer.status_code for answer in answers] == [200] * 40
+    assert time.monotonic() - ended < 5

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -148,7 +149,7 @@ class FakeQueue:
 
 
 class FakeJobs:
-    """`on_wait` stands for the worker: what happens while a request waits."""
+    """`on_wait` stands for the worker: what happens while a request waits; `sleep` then waits."""
 
     def __init__(self) -> None:
         self.queue = FakeQueue()
@@ -156,6 +157,9 @@ class FakeJobs:
 
     def wait(self, job_id: str, seconds: float) -> Job:
         self.on_wait(self.queue.job(job_id))
+        job = self.queue.job(job_id)
+        if job.state in (JobState.COLLECTING, JobState.READY):
+            time.sleep(seconds)
         return self.queue.job(job_id)
 
     def replay(self, job_id: str) -> Job:

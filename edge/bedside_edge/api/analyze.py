@@ -1,6 +1,5 @@
 """POST /api/v1/studies:analyze: take a study in, analyse it now, answer with job or result."""
 
-import asyncio
 import json
 import re
 import time
@@ -29,7 +28,8 @@ PATH = re.compile(r"/api/v1/studies:analyze")
 KINDS = (DICOM, MULTIPART_RELATED, MULTIPART_FORM)
 
 _ENDED = frozenset({JobState.DONE, JobState.REFUSED, JobState.DEAD, JobState.CANCELLED})
-_SLICE_S = 0.5  # a waiting thread looks up this often: whether the service stops
+_TURN_S = 0.5  # a waiting thread looks up this often: whether the service stops
+_SHORT_TURN_S = 0.05  # when there are more waiting requests than threads to wait in
 _WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*\"?(\d{1,6})\"?\s*(?:$|[,;])", re.IGNORECASE)
 
 
@@ -120,8 +120,8 @@ class AnalyzeHandler:
             left = deadline - time.monotonic()
             if left <= 0:
                 break
-            job = await self._waiting.run(self._services.jobs.wait, job.job_id, min(left, _SLICE_S))
-            await asyncio.sleep(0)
+            turn = min(left, _SHORT_TURN_S if self._waiting.crowded else _TURN_S)
+            job = await self._waiting.run(self._services.jobs.wait, job.job_id, turn)
         return job
 
     async def _final(self, job: Job, request: Request, wait_s: float) -> Reply:

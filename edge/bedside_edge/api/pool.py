@@ -50,6 +50,11 @@ class WorkPool:
         """How many tasks run or wait."""
         return self._open
 
+    @property
+    def crowded(self) -> bool:
+        """Whether a task that comes now has to wait for a thread."""
+        return self._open >= len(self._threads)
+
     def run(self, work: Callable[..., T], *arguments: object) -> "asyncio.Future[T]":
         """Queue `work(*arguments)`; the future ends with its value or its error.
 
