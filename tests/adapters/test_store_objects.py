@@ -11,14 +11,15 @@ import pytest
 
 from bedside_core.errors import DiskFullError, InvalidConfigError, StoreUnavailableError
 from bedside_edge.store.objects import DiskLimits, FileObjects
-from support.fake_clock import SeededBytes
+from bedside_edge.system.clock import SystemClock
+from support.fake_clock import FakeClock, SeededBytes
 
 ANY_DISK = DiskLimits(high_watermark=1.0, min_free_bytes=0)
 
 
 @pytest.fixture
 def store(tmp_path: Path):
-    opened = FileObjects(tmp_path / "objects", SeededBytes(), ANY_DISK)
+    opened = FileObjects(tmp_path / "objects", SeededBytes(), ANY_DISK, SystemClock())
     yield opened
     opened.close()
 
@@ -27,6 +28,14 @@ def put(store: FileObjects, data: bytes = b"x") -> str:
     sink = store.create()
     sink.write(data)
     return sink.seal("d").name
+
+
+class SlowClock(FakeClock):
+    """Every look at it costs a second, as on a disk that takes its time."""
+
+    def monotonic(self) -> float:
+        self.advance(1000)
+        return super().monotonic()
 
 
 def open_files() -> int:
@@ -63,7 +72,7 @@ def test_above_the_watermark_nothing_is_taken_in(tmp_path):
         DiskLimits(high_watermark=1e-9, min_free_bytes=0),
         DiskLimits(high_watermark=1.0, min_free_bytes=2**62),
     ):
-        store = FileObjects(tmp_path / "objects", SeededBytes(), limits)
+        store = FileObjects(tmp_path / "objects", SeededBytes(), limits, SystemClock())
         assert store.above_watermark()
         with pytest.raises(DiskFullError):
             store.create()
@@ -87,9 +96,11 @@ import sys
 from pathlib import Path
 from bedside_core.errors import DiskFullError
 from bedside_edge.store.objects import DiskLimits, FileObjects
+from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.random_os import OsRandom
 
-store = FileObjects(Path(sys.argv[1]), OsRandom(), DiskLimits(high_watermark=1, min_free_bytes=0))
+limits = DiskLimits(high_watermark=1, min_free_bytes=0)
+store = FileObjects(Path(sys.argv[1]), OsRandom(), limits, SystemClock())
 kept = []
 for _ in range(1000):
     sink = store.create()
@@ -136,7 +147,14 @@ def test_a_really_full_disk_refuses_keeps_what_it_has_and_goes_on_when_there_is_
     assert done.stdout.startswith("full after")
 
 
-def test_an_object_is_flushed_before_flush_returns_whoever_did_the_work(store, monkeypatch):
+@pytest.mark.parametrize("clock", [SystemClock, FakeClock, "slow"])
+def test_an_object_is_flushed_before_flush_returns_whoever_did_the_work(
+    tmp_path, monkeypatch, clock
+):
+    # the clock decides whether syncs run side by side: always, never, or as it comes
+    store = FileObjects(
+        tmp_path / "objects", SeededBytes(), ANY_DISK, SlowClock() if clock == "slow" else clock()
+    )
     synced: set[int] = set()
     real = os.fsync
 
@@ -162,10 +180,11 @@ def test_an_object_is_flushed_before_flush_returns_whoever_did_the_work(store, m
         thread.join()
     assert missing == []
     assert len(list(store.names())) == 120
+    store.close()
 
 
 def test_after_a_failed_fsync_nothing_is_acknowledged_until_the_store_is_opened_again(tmp_path):
-    store = FileObjects(tmp_path / "objects", SeededBytes(), ANY_DISK)
+    store = FileObjects(tmp_path / "objects", SeededBytes(), ANY_DISK, SystemClock())
     name = put(store)
     (store.folder / name[:2]).rename(tmp_path / "gone")  # the disk lost the folder
     with pytest.raises(StoreUnavailableError):
@@ -174,7 +193,7 @@ def test_after_a_failed_fsync_nothing_is_acknowledged_until_the_store_is_opened_
         with pytest.raises(StoreUnavailableError):
             attempt()
     store.close()
-    again = FileObjects(tmp_path / "objects", SeededBytes("2"), ANY_DISK)
+    again = FileObjects(tmp_path / "objects", SeededBytes("2"), ANY_DISK, SystemClock())
     put(again)
     again.flush()
     again.close()
@@ -204,7 +223,7 @@ def test_leftovers_of_a_dead_process_are_cleared(store):
 
 
 def test_a_closed_store_takes_nothing_in(tmp_path):
-    store = FileObjects(tmp_path / "objects", SeededBytes(), ANY_DISK)
+    store = FileObjects(tmp_path / "objects", SeededBytes(), ANY_DISK, SystemClock())
     name = put(store)
     store.close()
     assert list(store.names()) == [name]
@@ -216,4 +235,4 @@ def test_a_closed_store_takes_nothing_in(tmp_path):
 def test_a_folder_that_cannot_be_made_is_unavailable(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreUnavailableError):
-        FileObjects(tmp_path / "file" / "objects", SeededBytes(), ANY_DISK)
+        FileObjects(tmp_path / "file" / "objects", SeededBytes(), ANY_DISK, SystemClock())

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from bedside_core.errors import DamagedObjectError, InvalidInputError
 from bedside_edge.store import sealing
 from bedside_edge.store.objects import DiskLimits, FileObjects
-from support.fake_clock import SeededBytes
+from support.fake_clock import FakeClock, SeededBytes
 
 KEY = bytes(range(32))
 CHUNK = 64  # small chunks through the same functions; the header says their size
@@ -33,7 +33,9 @@ def test_a_sealed_object_of_release_one_stays_readable():
 
 
 def test_the_sink_writes_exactly_the_documented_format(tmp_path):
-    store = FileObjects(tmp_path / "objects", SeededBytes(), DiskLimits(min_free_bytes=0))
+    store = FileObjects(
+        tmp_path / "objects", SeededBytes(), DiskLimits(min_free_bytes=0), FakeClock()
+    )
     data = SeededBytes("data")(2 * sealing.CHUNK + 5)
     sink = store.create()
     sink.write(data[:700_000])

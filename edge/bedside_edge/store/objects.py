@@ -15,9 +15,10 @@ import errno
 import os
 import re
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +32,7 @@ from bedside_core.errors import (
     StoreUnavailableError,
     WrongStateError,
 )
-from bedside_edge.ports import RandomBytes, Sealed
+from bedside_edge.ports import Clock, RandomBytes, Sealed
 from bedside_edge.store import sealing
 
 _SHELVES: Final = tuple(f"{n:02x}" for n in range(256))
@@ -41,6 +42,8 @@ _NO_ROOM: Final = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _MAX_PENDING: Final = 64  # open files that wait for a flush
 _SYNC_THREADS: Final = 4
 _SPARE_BUFFERS: Final = 16
+_QUICK_S: Final = 100e-6  # what a sync takes where there is nothing to wait for
+_QUICK_RUN: Final = 8  # so many flushes like that, and the next stays in its thread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,11 +71,13 @@ class _Buffers:
 class FileObjects:
     """`ObjectStore` in a folder. Thread-safe; a sink belongs to one thread at a time."""
 
-    def __init__(self, folder: Path, random: RandomBytes, limits: DiskLimits) -> None:
+    def __init__(self, folder: Path, random: RandomBytes, limits: DiskLimits, clock: Clock) -> None:
         """Open `folder`, making it when absent (mode 0700)."""
         self.folder = folder
         self.random = random
         self._limits = limits
+        self._clock = clock
+        self._quick = 0  # flushes in a row whose syncs cost next to nothing
         self._temporary = folder / "tmp"
         self._condition = threading.Condition()
         self._pending: dict[str, int] = {}  # name -> open file that waits for its flush
@@ -211,24 +216,24 @@ class FileObjects:
     # --- inside ------------------------------------------------------------------------------
 
     def _sync(self, batch: dict[str, int]) -> None:
-        """Fsync files and shelves side by side: the disk merges what arrives together.
+        """Fsync files and shelves.
 
-        The caller takes the first file itself, which saves one change of thread per image.
+        Side by side, because the disk merges what arrives together: on a disk that takes 4 ms for
+        a lone sync, file and folder took 0.6 ms like this and 3.4 ms one after the other. Where
+        a sync costs nothing (RAM disk, protected write cache) changing threads would cost more.
         """
         if not batch:
             return  # all of it was given up meanwhile
-        shelves = {name[:2] for name in batch}
-        jobs = [self._pool.submit(sync_folder, self.folder / shelf) for shelf in shelves]
-        files = list(batch.values())
-        jobs += [self._pool.submit(os.fsync, fd) for fd in files[1:]]
-        failures: list[BaseException | None] = []
-        try:
-            for fd in files[:1]:
-                os.fsync(fd)
-        except OSError as cause:
-            failures.append(cause)
-        failures += [job.exception() for job in jobs]  # waits for every one
-        for fd in files:
+        tasks: list[Callable[[], None]] = [partial(os.fsync, fd) for fd in batch.values()]
+        tasks += [partial(sync_folder, self.folder / name) for name in {n[:2] for n in batch}]
+        began = self._clock.monotonic()
+        if self._quick >= _QUICK_RUN:
+            failures = [_failure(task) for task in tasks]
+        else:
+            failures = list(self._pool.map(_failure, tasks))
+        quick = self._clock.monotonic() - began < _QUICK_S * len(tasks)
+        self._quick = self._quick + 1 if quick else 0
+        for fd in batch.values():
             os.close(fd)
         for failure in failures:
             if failure is not None:
@@ -342,6 +347,15 @@ def _write_all(fd: int, parts: Sequence[memoryview]) -> None:
             done -= len(rest.pop(0))
         if done:
             rest[0] = rest[0][done:]
+
+
+def _failure(task: Callable[[], None]) -> OSError | None:
+    """Run `task` and return what went wrong, so that the others still run."""
+    try:
+        task()
+    except OSError as cause:
+        return cause
+    return None
 
 
 def sync_folder(path: Path) -> None:

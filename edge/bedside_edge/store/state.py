@@ -70,7 +70,7 @@ def open_state(
 
     Args:
         path: the folder; made with mode 0700 when absent.
-        clock: what `now` means when interrupted jobs are put back.
+        clock: what `now` means when interrupted jobs are put back; times syncs.
         random: where ids, nonces and keys come from.
         open_keys: `bedside_edge.system.keys.open_box_keys`, or a simulator of it.
         completion: when a study is complete; default `CompletionRules()`.
@@ -93,7 +93,7 @@ def open_state(
         database = Database(path / DATABASE)
         stack.callback(database.close)
         clean = _claim(database, keys)
-        objects = FileObjects(path / "objects", random, disk or DiskLimits())
+        objects = FileObjects(path / "objects", random, disk or DiskLimits(), clock)
         stack.callback(objects.close)
         study_keys = StudyKeys(keys, random)
         studies = SqliteStudies(database, keys, study_keys, completion)
