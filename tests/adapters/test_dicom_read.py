@@ -84,9 +84,9 @@ def test_a_wild_number_of_frames_is_refused():
 
 
 def test_a_deflate_bomb_stops_at_the_limit():
-    bomb = zlib.compressobj(9, wbits=-15)
+    bomb = zlib.compressobj(1, wbits=-15)
     element = struct.pack("<HH2sHI", 0x0008, 0x0001, b"OB", 0, 1 << 30)
-    squeezed = bomb.compress(element) + b"".join(bomb.compress(bytes(1 << 20)) for _ in range(300))
+    squeezed = bomb.compress(element) + b"".join(bomb.compress(bytes(1 << 20)) for _ in range(100))
     squeezed += bomb.flush()
     data = part10.head("1.2.3", "1.2.3.4", part10.DEFLATED_LE) + squeezed
     reader = PydicomReader(max_bytes=1 << 24)
@@ -95,7 +95,7 @@ def test_a_deflate_bomb_stops_at_the_limit():
         with pytest.raises(TooLargeError):
             reader.frame(data)
 
-    assert len(data) < 400_000
+    assert len(data) < 1_000_000
     assert peak_of(call) < 80_000_000
 
 

@@ -31,6 +31,7 @@ from bedside_edge.dicom import part10
 from bedside_edge.dicom.codestream import describe, rle_can_hold
 from bedside_edge.dicom.grey import Attributes, grey_meaning
 from bedside_edge.dicom.header import read_header
+from bedside_edge.dicom.isolated import SHARED, DecodingProcesses
 from bedside_edge.dicom.quiet import mute_loggers, muted_warnings
 from bedside_edge.ports import Header
 
@@ -49,12 +50,19 @@ class PydicomReader:
         max_samples: most samples of one frame; twice the largest mammogram.
         max_frames: most frames of one object.
         max_bytes: largest data set after inflating.
+        processes: where native codecs run; those of this program when not given.
     """
 
     def __init__(
-        self, *, max_samples: int = 1 << 26, max_frames: int = 1 << 16, max_bytes: int = 1 << 29
+        self,
+        *,
+        max_samples: int = 1 << 26,
+        max_frames: int = 1 << 16,
+        max_bytes: int = 1 << 29,
+        processes: DecodingProcesses = SHARED,
     ) -> None:
         mute_loggers()
+        self._processes = processes
         self._max_samples = max_samples
         self._max_frames = max_frames
         self._max_bytes = max_bytes
@@ -181,43 +189,59 @@ class PydicomReader:
     def _decode(self, header: Attributes, index: int) -> NDArray[np.generic]:
         """Decode one frame to stored values in native byte order."""
         syntax = header.transfer_syntax_uid
-        if syntax not in _NATIVE_SYNTAXES:
-            self._compare_codestream(header, index)
-        # pylibjpeg-rle panics on damaged frames: no Exception, and a report on stderr.
-        plugin = "pydicom" if syntax == _RLE else ""
+        if syntax in _NATIVE_SYNTAXES:
+            return self._decode_here(header, index, "")
+        coded = self._coded_frame(header, index)
+        if syntax == _RLE:
+            # pylibjpeg-rle panics on damaged frames: no Exception, and a report on stderr.
+            return self._decode_here(header, index, "pydicom")
+        stored = self._processes.decode(
+            coded,
+            transfer_syntax_uid=syntax,
+            rows=header.integer("Rows"),
+            columns=header.integer("Columns"),
+            samples_per_pixel=header.integer("SamplesPerPixel", 1),
+            photometric_interpretation=header.text("PhotometricInterpretation"),
+            planar_configuration=header.integer("PlanarConfiguration", 0),
+            bits_allocated=header.integer("BitsAllocated"),
+            bits_stored=header.integer("BitsStored"),
+            pixel_representation=header.integer("PixelRepresentation", 0),
+        )
+        return native(stored)
+
+    def _decode_here(self, header: Attributes, index: int, plugin: str) -> NDArray[np.generic]:
         try:
-            pixels, _ = get_decoder(syntax).as_array(
+            pixels, _ = get_decoder(header.transfer_syntax_uid).as_array(
                 header.data_set, raw=True, index=index, decoding_plugin=plugin
             )
-        except Exception as cause:  # foreign codecs on hostile bytes: any failure means the same
+        except Exception as cause:  # foreign code on hostile bytes: any failure means the same
             raise CorruptPixelsError("the pixel data ended early or cannot be decoded") from cause
         return native(pixels)
 
-    def _compare_codestream(self, header: Attributes, index: int) -> None:
-        """Refuse a compressed frame that claims another size than the header.
+    def _coded_frame(self, header: Attributes, index: int) -> bytes:
+        """Return a compressed frame that claims the size the header has.
 
         Raises:
             CorruptPixelsError: no frame, no readable codestream, or another size.
         """
         frames = max(1, header.integer("NumberOfFrames", 1))
-        try:
-            coded = get_frame(header.data_set.PixelData, index, number_of_frames=frames)
-        except Exception as cause:  # hostile fragments and offset tables
-            raise CorruptPixelsError("the frames of the pixel data cannot be found") from cause
         rows, columns = header.integer("Rows"), header.integer("Columns")
         samples = header.integer("SamplesPerPixel", 1)
+        try:
+            coded: bytes = get_frame(header.data_set.PixelData, index, number_of_frames=frames)
+        except Exception as cause:  # hostile fragments and offset tables
+            raise CorruptPixelsError("the frames of the pixel data cannot be found") from cause
         if header.transfer_syntax_uid == _RLE:
             size = rows * columns * samples * header.integer("BitsAllocated") // 8
             if not rle_can_hold(len(coded), size):
                 raise CorruptPixelsError("the compressed frame is too short for its image")
-            return
+            return coded
         claim = describe(coded)
         if claim is None:
             raise CorruptPixelsError("the compressed frame has no readable header")
-        if (claim.rows, claim.columns) != (rows, columns):
+        if (claim.rows, claim.columns, claim.samples) != (rows, columns, samples):
             raise CorruptPixelsError("the compressed frame has another size than the header")
-        if claim.samples != samples:
-            raise CorruptPixelsError("the compressed frame has other samples than the header")
+        return coded
 
 
 def _without_unused_bits(stored: NDArray[np.generic], bits: int) -> NDArray[np.generic]:

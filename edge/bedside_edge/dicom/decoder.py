@@ -1,0 +1,81 @@
+"""The program that runs the codecs: coded frames in, stored values out, over one socket.
+
+`python -m bedside_edge.dicom.decoder FD`, started by `isolated`. It gets frames and the eight
+numbers that describe them, no header and no patient. It ends when the socket does.
+"""
+
+import json
+import resource
+import socket
+import struct
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom.encaps import encapsulate
+from pydicom.pixels import get_decoder
+
+from bedside_core.imaging import native
+
+REQUEST = struct.Struct("<IQ")  # bytes of the JSON description, bytes of the coded frame
+ANSWER = struct.Struct("<I")  # bytes of the JSON description; the values follow
+MAX_DESCRIPTION = 4096
+_MAX_MEMORY = 4 << 30
+
+
+def receive(connection: socket.socket, count: int) -> bytearray:
+    """Read exactly `count` bytes.
+
+    Raises:
+        EOFError: the other side is gone.
+    """
+    data = bytearray(count)
+    view, got = memoryview(data), 0
+    while got < count:
+        more = connection.recv_into(view[got:])
+        if not more:
+            raise EOFError("the other side is gone")
+        got += more
+    return data
+
+
+def decode(coded: bytes, description: dict[str, Any]) -> NDArray[np.generic]:
+    """Decode one frame to stored values in native byte order, little-endian machine or not."""
+    syntax = description.pop("transfer_syntax_uid")
+    pixels, _ = get_decoder(syntax).as_array(
+        encapsulate([coded]),
+        raw=True,
+        index=0,
+        number_of_frames=1,
+        pixel_keyword="PixelData",
+        **description,
+    )
+    return np.ascontiguousarray(native(pixels))
+
+
+def serve(connection: socket.socket) -> None:
+    """Answer requests until the other side closes."""
+    while True:
+        try:
+            described, size = REQUEST.unpack(receive(connection, REQUEST.size))
+        except EOFError:
+            return
+        description = json.loads(receive(connection, described))
+        coded = bytes(receive(connection, size))
+        try:
+            pixels = decode(coded, description)
+        except Exception:  # any failure of a foreign codec means the same: corrupt
+            answer, values = json.dumps({"failed": True}).encode(), b""
+        else:
+            said = {"dtype": pixels.dtype.str, "shape": pixels.shape}
+            answer, values = json.dumps(said).encode(), pixels.tobytes()
+        connection.sendall(ANSWER.pack(len(answer)) + answer)
+        connection.sendall(values)
+
+
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold the frame
+    resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
+    with socket.socket(fileno=int(sys.argv[1])) as parent:
+        serve(parent)
