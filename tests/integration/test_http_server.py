@@ -206,6 +206,25 @@ def test_requests_that_run_are_finished_before_the_service_stops():
     assert answers[0].json() == {"value": None}
 
 
+def test_a_request_that_waits_for_its_result_gets_the_job_when_the_service_stops():
+    box = HttpBox()
+    waiting = threading.Event()
+    box.jobs.on_wait = lambda job: waiting.set()
+    answers = []
+    with HttpServer(box.app, shutdown_s=4.0) as server:
+        headers = {"Content-Type": "application/dicom", "Prefer": "wait=30"}
+        url = server.url + ANALYZE
+        client = threading.Thread(
+            target=lambda: answers.append(httpx.post(url, content=made(), headers=headers))
+        )
+        client.start()
+        assert waiting.wait(DEADLINE_S)
+        server.leave()
+        client.join()
+    assert answers[0].status_code == 202
+    assert answers[0].headers["location"] == "/api/v1/jobs/job-1"
+
+
 def test_the_service_stops_in_time_whatever_clients_do():
     box = HttpBox(upload_idle_s=60)
     with HttpServer(box.app, shutdown_s=1.0) as server:
