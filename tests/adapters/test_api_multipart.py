@@ -133,3 +133,12 @@ def test_the_boundary_may_be_bare_or_quoted_but_must_be_one(content_type, bounda
 
 def test_the_first_of_two_parameters_of_one_name_counts():
     assert parameters("a/b; x=1; X=2") == {"x": "1"}
+
+
+@pytest.mark.parametrize("cuts", [(), range(60)])
+def test_the_line_break_of_the_headers_may_begin_the_boundary_of_an_empty_part(cuts):
+    body = b"--cut\r\nA: b\r\n\r\n--cut\r\n\r\nabc\r\n--cut--"
+    assert parts_of(body, [cut for cut in cuts if cut < len(body)]) == [
+        ({"a": "b"}, b""),
+        ({}, b"abc"),
+    ]
