@@ -78,7 +78,7 @@ def load_model(settings: ModelSettings) -> Loaded:
         familiar=package.familiar,
         package_digest=package.digest,
         engine=opened.engine,
-        profile_name=profile.label,
+        profile_name=profile.label + ("" if profile is chosen.loaded else "+settings"),
         profile_digest=profile.digest,
     )
     info = opened.engine.info
