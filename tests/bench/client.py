@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.objects import Template
-from bench.processes import answer_questions
+from bench.processes import WARM_UP, answer_questions
 
 _BOUNDARY = b"bench-4f1c9a"
 _PART = b"\r\n--" + _BOUNDARY + b"\r\nContent-Type: application/dicom\r\n\r\n"
@@ -89,12 +89,12 @@ class Client:
         connection = self._connections(port, 1)[0]
         request = _request(path, port, headers, body)
         taken, statuses = [], set()
-        for _ in range(count):
+        for _ in range(WARM_UP + count):
             began = time.perf_counter()
             connection.send(request)
             statuses.add(connection.answer())
             taken.append((time.perf_counter() - began) * 1e3)
-        return {"ms": taken, "statuses": sorted(statuses)}
+        return {"ms": taken[WARM_UP:], "statuses": sorted(statuses)}
 
     def throughput(
         self,

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench.objects import Template, chest_template, serials
 from bench.plan import Plan
-from bench.processes import BoxProcess, Helper, box, scratch
+from bench.processes import WARM_UP, BoxProcess, Helper, box, scratch
 from bench.report import Row, difference_row, limit_row, median, ratio_row
 from support.dicom_files import bundled
 
@@ -28,16 +28,16 @@ def run(plan: Plan) -> list[Row]:
     throughput: dict[tuple[str, str], float] = {}
     with scratch() as folder, Helper("bench.client") as client:
         for engine, precision in VARIANTS:
-            # precision int8 is served on request only; the targets speak of the default, f32
-            gated = precision == "f32"
             with (
                 Helper("bench.raw", engine, precision) as raw,
                 box(folder, engine=engine, precision=precision) as served,
             ):
                 body, headers = _tensor_request(raw, folder)
                 ask = {"port": served.http_port, "path": PATH, "headers": headers, "body": body}
-                rows.append(_latency(plan, raw, client, ask, f"{engine} {precision}", gated))
-                found, per_s = _throughput(plan, raw, client, ask, f"{engine} {precision}", gated)
+                # int8 is served on request only: the targets speak of the default, f32
+                case = f"{engine} {precision}"
+                rows += _latency(plan, raw, client, served, ask, case)
+                found, per_s = _throughput(plan, raw, client, ask, case, precision == "f32")
                 throughput[engine, precision] = per_s
                 rows += found
                 client.ask("hang_up", port=served.http_port)
@@ -93,20 +93,46 @@ def _tensor_request(raw: Helper, folder: Path) -> tuple[str, dict[str, str]]:
 
 
 def _latency(
-    plan: Plan, raw: Helper, client: Helper, ask: dict[str, Any], name: str, gated: bool
-) -> Row:
+    plan: Plan, raw: Helper, client: Helper, served: BoxProcess, ask: dict[str, Any], case: str
+) -> list[Row]:
     """One client: what the service adds to the bare call, round against round."""
-    ours, bare = [], []
-    client.ask("latency", count=5, **ask)
-    for _ in range(plan.rounds * 3):
-        bare.append(median(raw.ask("latency", count=plan.calls)["ms"]))
+    name, gated = case, case.endswith("f32")
+    ours, bare, ours_cpu, bare_cpu = [], [], 0.0, 0.0
+    rounds = plan.rounds * 3
+    for _ in range(rounds):
+        answer = raw.ask("latency", count=plan.calls)
+        bare.append(median(answer["ms"]))
+        bare_cpu += answer["cpu_s"]
+        before = served.cpu_s()
         answer = client.ask("latency", count=plan.calls, **ask)
+        ours_cpu += served.cpu_s() - before
         _expect(answer, {200})
         ours.append(median(answer["ms"]))
     added = median([a - b for a, b in zip(ours, bare, strict=True)])
-    case = f"{name}, binary tensor, 1 client, p50"
     limit = 0.35 if gated else None
-    return difference_row(BENCH, case, median(ours), "ms", "raw", median(bare), added, limit)
+    calls = rounds * (plan.calls + WARM_UP)
+    mine, theirs = ours_cpu * 1e3 / calls, bare_cpu * 1e3 / calls
+    return [
+        difference_row(
+            BENCH,
+            f"{name}, binary tensor, 1 client, p50",
+            median(ours),
+            "ms",
+            "raw",
+            median(bare),
+            added,
+            limit,
+        ),
+        difference_row(
+            BENCH,
+            f"{name}, processor time of the same call",
+            mine,
+            "ms",
+            "raw",
+            theirs,
+            mine - theirs,
+        ),
+    ]
 
 
 def _throughput(

@@ -24,5 +24,5 @@ class Plan:
     stalled_images: int
 
 
-FULL = Plan(quick=False, rounds=3, calls=12, seconds=1.0, images=160, stalled_images=20)
-QUICK = Plan(quick=True, rounds=2, calls=8, seconds=0.6, images=60, stalled_images=12)
+FULL = Plan(quick=False, rounds=3, calls=20, seconds=1.0, images=160, stalled_images=20)
+QUICK = Plan(quick=True, rounds=2, calls=12, seconds=0.6, images=60, stalled_images=12)
