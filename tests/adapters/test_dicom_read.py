@@ -2,6 +2,7 @@
 
 import struct
 import threading
+import time
 import tracemalloc
 import warnings
 import zlib
@@ -80,6 +81,24 @@ def test_a_codestream_that_claims_more_than_the_header_is_refused():
 def test_a_wild_number_of_frames_is_refused():
     made = data_set(NumberOfFrames=2_000_000_000)
     with pytest.raises(UnsupportedPixelsError):
+        READER.pixel_digest(file_of(made))
+
+
+def test_many_frames_are_found_in_one_walk():
+    """Looking each one up from the start would take minutes for an object of a megabyte."""
+    made = data_set(np.zeros((6000, 4, 4), np.uint16))
+    made.compress(RLELossless, generate_instance_uid=False)
+    data = file_of(made)
+    began = time.process_time()
+    READER.pixel_digest(data)
+    assert time.process_time() - began < 20.0
+
+
+def test_fewer_frames_than_claimed_are_corrupt():
+    made = data_set(np.zeros((3, 8, 8), np.uint16))
+    made.compress(RLELossless, generate_instance_uid=False)
+    made.NumberOfFrames = 4
+    with pytest.raises(CorruptPixelsError):
         READER.pixel_digest(file_of(made))
 
 

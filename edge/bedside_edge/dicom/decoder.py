@@ -40,16 +40,17 @@ def receive(connection: socket.socket, count: int) -> bytearray:
     return data
 
 
-def decode(coded: bytes, description: dict[str, Any]) -> NDArray[np.generic]:
-    """Decode one frame to stored values in native byte order, little-endian machine or not."""
-    syntax = description.pop("transfer_syntax_uid")
-    pixels, _ = get_decoder(syntax).as_array(
+def decode(coded: bytes, description: dict[str, Any], plugin: str = "") -> NDArray[np.generic]:
+    """Decode one frame to stored values in native byte order; any exception means it failed."""
+    options = dict(description)
+    pixels, _ = get_decoder(options.pop("transfer_syntax_uid")).as_array(
         encapsulate([coded]),
         raw=True,
         index=0,
         number_of_frames=1,
         pixel_keyword="PixelData",
-        **description,
+        decoding_plugin=plugin,
+        **options,
     )
     return np.ascontiguousarray(native(pixels))
 

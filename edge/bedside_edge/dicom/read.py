@@ -7,12 +7,13 @@ for their size first.
 """
 
 import hashlib
+from collections.abc import Iterator
 from io import BytesIO
 
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
-from pydicom.encaps import get_frame
+from pydicom.encaps import generate_frames
 from pydicom.pixels import get_decoder
 
 from bedside_core.errors import (
@@ -29,6 +30,7 @@ from bedside_core.errors import (
 from bedside_core.imaging import Frame, native
 from bedside_edge.dicom import part10
 from bedside_edge.dicom.codestream import describe, rle_can_hold
+from bedside_edge.dicom.decoder import decode
 from bedside_edge.dicom.grey import Attributes, grey_meaning
 from bedside_edge.dicom.header import read_header
 from bedside_edge.dicom.isolated import SHARED, DecodingProcesses
@@ -57,7 +59,7 @@ class PydicomReader:
         self,
         *,
         max_samples: int = 1 << 26,
-        max_frames: int = 1 << 16,
+        max_frames: int = 1 << 14,
         max_bytes: int = 1 << 29,
         processes: DecodingProcesses = SHARED,
     ) -> None:
@@ -88,7 +90,7 @@ class PydicomReader:
             self._refuse_what_is_not_one_grey_frame(header)
             meaning = grey_meaning(header)
             self._refuse_undecodable(header)
-            stored = _without_unused_bits(self._decode(header, 0), header.integer("BitsStored"))
+            stored = _without_unused_bits(next(self._decoded(header)), header.integer("BitsStored"))
             return meaning.frame(stored)
 
     def pixel_digest(self, data: bytes) -> str:
@@ -106,8 +108,7 @@ class PydicomReader:
             self._refuse_without_pixels(header)
             self._refuse_undecodable(header)
             grey = header.text("PhotometricInterpretation") in _GREY
-            for index in range(max(1, header.integer("NumberOfFrames", 1))):
-                stored = self._decode(header, index)
+            for stored in self._decoded(header):
                 if grey:
                     stored = _without_unused_bits(stored, header.integer("BitsStored"))
                 plain = np.ascontiguousarray(stored, stored.dtype.newbyteorder("<"))
@@ -186,62 +187,87 @@ class PydicomReader:
             named = syntax if syntax.startswith("1.2.840.10008.") else "(private)"
             raise UndecodableTransferSyntaxError(f"no decoder here for transfer syntax {named}")
 
-    def _decode(self, header: Attributes, index: int) -> NDArray[np.generic]:
-        """Decode one frame to stored values in native byte order."""
-        syntax = header.transfer_syntax_uid
-        if syntax in _NATIVE_SYNTAXES:
-            return self._decode_here(header, index, "")
-        coded = self._coded_frame(header, index)
-        if syntax == _RLE:
-            # pylibjpeg-rle panics on damaged frames: no Exception, and a report on stderr.
-            return self._decode_here(header, index, "pydicom")
-        stored = self._processes.decode(
-            coded,
-            transfer_syntax_uid=syntax,
-            rows=header.integer("Rows"),
-            columns=header.integer("Columns"),
-            samples_per_pixel=header.integer("SamplesPerPixel", 1),
-            photometric_interpretation=header.text("PhotometricInterpretation"),
-            planar_configuration=header.integer("PlanarConfiguration", 0),
-            bits_allocated=header.integer("BitsAllocated"),
-            bits_stored=header.integer("BitsStored"),
-            pixel_representation=header.integer("PixelRepresentation", 0),
-        )
-        return native(stored)
-
-    def _decode_here(self, header: Attributes, index: int, plugin: str) -> NDArray[np.generic]:
-        try:
-            pixels, _ = get_decoder(header.transfer_syntax_uid).as_array(
-                header.data_set, raw=True, index=index, decoding_plugin=plugin
-            )
-        except Exception as cause:  # foreign code on hostile bytes: any failure means the same
-            raise CorruptPixelsError("the pixel data ended early or cannot be decoded") from cause
-        return native(pixels)
-
-    def _coded_frame(self, header: Attributes, index: int) -> bytes:
-        """Return a compressed frame that claims the size the header has.
+    def _decoded(self, header: Attributes) -> Iterator[NDArray[np.generic]]:
+        """Yield every frame's stored values in native byte order.
 
         Raises:
-            CorruptPixelsError: no frame, no readable codestream, or another size.
+            CorruptPixelsError: a frame is missing or cannot be decoded.
         """
-        frames = max(1, header.integer("NumberOfFrames", 1))
-        rows, columns = header.integer("Rows"), header.integer("Columns")
-        samples = header.integer("SamplesPerPixel", 1)
-        try:
-            coded: bytes = get_frame(header.data_set.PixelData, index, number_of_frames=frames)
-        except Exception as cause:  # hostile fragments and offset tables
-            raise CorruptPixelsError("the frames of the pixel data cannot be found") from cause
-        if header.transfer_syntax_uid == _RLE:
-            size = rows * columns * samples * header.integer("BitsAllocated") // 8
-            if not rle_can_hold(len(coded), size):
-                raise CorruptPixelsError("the compressed frame is too short for its image")
-            return coded
-        claim = describe(coded)
-        if claim is None:
-            raise CorruptPixelsError("the compressed frame has no readable header")
-        if (claim.rows, claim.columns, claim.samples) != (rows, columns, samples):
-            raise CorruptPixelsError("the compressed frame has another size than the header")
-        return coded
+        syntax, frames = header.transfer_syntax_uid, max(1, header.integer("NumberOfFrames", 1))
+        if syntax in _NATIVE_SYNTAXES:
+            for index in range(frames):
+                yield _native_frame(header, index)
+            return
+        description: dict[str, int | str] = {
+            "transfer_syntax_uid": syntax,
+            "rows": header.integer("Rows"),
+            "columns": header.integer("Columns"),
+            "samples_per_pixel": header.integer("SamplesPerPixel", 1),
+            "photometric_interpretation": header.text("PhotometricInterpretation"),
+            "planar_configuration": header.integer("PlanarConfiguration", 0),
+            "bits_allocated": header.integer("BitsAllocated"),
+            "bits_stored": header.integer("BitsStored"),
+            "pixel_representation": header.integer("PixelRepresentation", 0),
+        }
+        for coded in _coded_frames(header, frames):
+            if syntax == _RLE:
+                yield _rle_frame(coded, description)
+            else:
+                yield native(self._processes.decode(coded, **description))
+
+
+def _native_frame(header: Attributes, index: int) -> NDArray[np.generic]:
+    try:
+        pixels, _ = get_decoder(header.transfer_syntax_uid).as_array(
+            header.data_set, raw=True, index=index
+        )
+    except Exception as cause:  # foreign code on hostile bytes: any failure means the same
+        raise CorruptPixelsError("the pixel data ended early or cannot be read") from cause
+    return native(pixels)
+
+
+def _rle_frame(coded: bytes, description: dict[str, int | str]) -> NDArray[np.generic]:
+    """Decode in pydicom's own code: pylibjpeg-rle panics on damaged frames, no Exception at all."""
+    try:
+        return decode(coded, description, "pydicom")
+    except Exception as cause:  # foreign code on hostile bytes: any failure means the same
+        raise CorruptPixelsError("the pixel data ended early or cannot be decoded") from cause
+
+
+def _coded_frames(header: Attributes, frames: int) -> Iterator[bytes]:
+    """Yield the compressed frames, each of which claims the size the header has.
+
+    Raises:
+        CorruptPixelsError: too few frames, no readable codestream, or another size.
+    """
+    found = 0
+    try:
+        for coded in generate_frames(header.data_set.PixelData, number_of_frames=frames):
+            _compare_with_header(coded, header)
+            found += 1
+            yield coded
+            if found == frames:
+                return
+    except CorruptPixelsError:
+        raise
+    except Exception as cause:  # hostile fragments and offset tables
+        raise CorruptPixelsError("the frames of the pixel data cannot be found") from cause
+    raise CorruptPixelsError("there are fewer frames than the header says")
+
+
+def _compare_with_header(coded: bytes, header: Attributes) -> None:
+    rows, columns = header.integer("Rows"), header.integer("Columns")
+    samples = header.integer("SamplesPerPixel", 1)
+    if header.transfer_syntax_uid == _RLE:
+        size = rows * columns * samples * header.integer("BitsAllocated") // 8
+        if not rle_can_hold(len(coded), size):
+            raise CorruptPixelsError("the compressed frame is too short for its image")
+        return
+    claim = describe(coded)
+    if claim is None:
+        raise CorruptPixelsError("the compressed frame has no readable header")
+    if (claim.rows, claim.columns, claim.samples) != (rows, columns, samples):
+        raise CorruptPixelsError("the compressed frame has another size than the header")
 
 
 def _without_unused_bits(stored: NDArray[np.generic], bits: int) -> NDArray[np.generic]:
