@@ -36,6 +36,7 @@ from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.state import State, open_state
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.keys import open_box_keys
+from bedside_edge.system.malloc_glibc import keep_freed_memory
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.random_os import OsRandom
 from bedside_edge.wiring import Loaded, load_model
@@ -198,6 +199,7 @@ def run_box(config: Config, folder: Path, ready_file: Path | None) -> None:
     Raises:
         BedsideError: the box refuses to serve, or an address cannot be bound.
     """
+    keep_freed_memory()
     box = Box(config, folder)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
