@@ -17,7 +17,7 @@ from bedside_edge.store.rules import CompletionRules, RetryRules
 from support.ram import ram_folder
 from support.state_houses import T0, FolderHouse, MemoryHouse, arrival, digest_of
 
-COMPLETION = CompletionRules(quiet_ms=2_000, max_wait_ms=7_000)
+COMPLETION = CompletionRules(quiet_ms=500, max_wait_ms=1_500)
 RETRIES = RetryRules(attempts=2, backoff_ms=(1_000,), interruptions=3)
 ENDED = (JobState.DONE, JobState.REFUSED, JobState.CANCELLED, JobState.DEAD)
 
@@ -73,13 +73,16 @@ class Pair(RuleBasedStateMachine):
         return ids[number % len(ids)] if ids else "nobody"
 
     @rule(
-        study=st.integers(1, 3),
-        instance=st.integers(1, 3),
+        study=st.integers(1, 2),
+        instance=st.integers(1, 9),
         bytes_=st.integers(1, 2),
         priority=st.sampled_from(["", "STAT", "HIGH"]),
         expected=st.sampled_from([0, 0, 2]),
+        quiet=st.booleans(),
     )
-    def file(self, study, instance, bytes_, priority, expected):
+    def file(self, study, instance, bytes_, priority, expected, quiet):
+        """File an instance; often the study then falls quiet, so that there is work to do."""
+
         def one(state, _side):
             sent = arrival(
                 state,
@@ -96,6 +99,16 @@ class Pair(RuleBasedStateMachine):
         assert first == second
         self.acknowledged.add((f"{study}.{instance}", digest_of(bytes([bytes_]))))
         self.number_all()
+        if quiet:
+            self.now += 1_500
+
+    @rule()
+    def work(self):
+        """The ordinary course: take a job and end it."""
+        had = len(self.leases)
+        self.lease()
+        if len(self.leases) > had:
+            self.finish(which=had, refused=False)
 
     @rule()
     def lease(self):
@@ -104,7 +117,7 @@ class Pair(RuleBasedStateMachine):
             self.leases.append(tuple(answers))
 
     @precondition(lambda self: self.leases)
-    @rule(which=st.integers(0, 9), refused=st.booleans())
+    @rule(which=st.integers(-2, 9), refused=st.booleans())
     def finish(self, which, refused):
         pair = self.leases[which % len(self.leases)]  # stale ones stay in the list on purpose
         outcome = Outcome(refused=refused, reason="r" * refused, body=b"body")
@@ -146,7 +159,7 @@ class Pair(RuleBasedStateMachine):
             )
         )
 
-    @rule(ms=st.sampled_from([1, 500, 2_000, 10_000, 3_600_000, -5_000, -86_400_000]))
+    @rule(ms=st.sampled_from([1, 500, 2_000, 2_000, 10_000, 3_600_000, -5_000, -86_400_000]))
     def time(self, ms):
         self.now += ms
 
@@ -194,8 +207,8 @@ class Pair(RuleBasedStateMachine):
 
 
 Pair.TestCase.settings = settings(
-    max_examples=25,
-    stateful_step_count=30,
+    max_examples=40,
+    stateful_step_count=40,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

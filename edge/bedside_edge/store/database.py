@@ -4,7 +4,8 @@ Callers hand in functions. The writing thread runs everything that waits in one 
 function in its own savepoint, commits once, and only then answers: many senders share one fsync,
 and a function that fails takes back its own rows and nobody else's. A caller that finds the writer
 idle does the same for its own function at once: two changes of thread would cost more than the
-write. Because a function gets the connection, it can write a business row and its evidence together.
+write. Because a function gets the connection, it can write a business row and its evidence
+together.
 """
 
 import contextlib
