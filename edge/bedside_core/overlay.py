@@ -34,23 +34,33 @@ def paint(
         placement: (top, left, height, width) of the image area in tensor pixels.
         tensor_size: side of the square tensor in pixels.
     """
-    glow = _spread(saliency(cam), shown.shape, placement, tensor_size)
+    glow = spread(saliency(cam), shown.shape, placement, tensor_size)
     colour = np.stack([np.interp(glow, _RAMP[:, 0], _RAMP[:, i]) for i in (1, 2, 3)], axis=-1)
     opacity = (_STRONGEST * np.clip(glow * 2.0, 0.0, 1.0))[..., None]
     mixed = shown[..., None] * (1.0 - opacity) + colour * opacity
     return np.asarray(np.clip(mixed * 255.0 + 0.5, 0, 255), np.uint8)
 
 
-def _spread(
+def spread(
     glow: Float, shape: tuple[int, ...], placement: tuple[int, int, int, int], tensor_size: int
-) -> NDArray[np.float64]:
-    """Interpolate the map bilinearly at the image's pixels; map cells are centred on their area."""
+) -> Float:
+    """Interpolate a map bilinearly at the image's pixels; map cells are centred on their area.
+
+    Args:
+        glow: (h, w), covering the whole square tensor.
+        shape: (rows, columns) of the image the answer is for.
+        placement: (top, left, height, width) of the image area in tensor pixels.
+        tensor_size: side of the square tensor in pixels.
+    """
     top, left, height, width = placement
     rows = top + (np.arange(shape[0]) + 0.5) * height / shape[0]
     columns = left + (np.arange(shape[1]) + 0.5) * width / shape[1]
-    cell_rows = rows * glow.shape[0] / tensor_size - 0.5
-    cell_columns = columns * glow.shape[1] / tensor_size - 0.5
-    wide = np.stack([np.interp(cell_columns, np.arange(glow.shape[1]), row) for row in glow])
-    return np.stack(
-        [np.interp(cell_rows, np.arange(glow.shape[0]), column) for column in wide.T], axis=-1
-    )
+    down = _weights(rows * glow.shape[0] / tensor_size - 0.5, glow.shape[0])
+    across = _weights(columns * glow.shape[1] / tensor_size - 0.5, glow.shape[1])
+    return down @ np.asarray(glow, np.float32) @ across.T
+
+
+def _weights(places: NDArray[np.float64], cells: int) -> Float:
+    """Return (places, cells): how much of each cell a place takes; beyond the ends, the end's."""
+    held = np.clip(places, 0.0, cells - 1.0)[:, None]
+    return np.asarray(np.clip(1.0 - np.abs(held - np.arange(cells)), 0.0, None), np.float32)

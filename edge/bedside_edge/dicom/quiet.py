@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 def mute_loggers() -> None:
     """Detach the libraries' loggers from ours; called once when this package reads or listens."""
-    for name in ("pydicom", "pynetdicom", "pylibjpeg", "openjpeg", "PIL"):
+    for name in ("pydicom", "pynetdicom", "highdicom", "pylibjpeg", "openjpeg", "PIL"):
         library = logging.getLogger(name)
         library.propagate = False
         library.setLevel(logging.CRITICAL + 1)
@@ -32,7 +32,7 @@ class _Muted:
             if self._readers == 1:
                 self._saved = warnings.catch_warnings()
                 self._saved.__enter__()
-                for module in ("pydicom", "pylibjpeg", "openjpeg", "PIL"):
+                for module in ("pydicom", "highdicom", "pylibjpeg", "openjpeg", "PIL"):
                     warnings.filterwarnings("ignore", module=module)
 
     def leave(self) -> None:

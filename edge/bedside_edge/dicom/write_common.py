@@ -11,11 +11,11 @@ from io import BytesIO
 from typing import Final
 
 import pydicom
+from highdicom import ContributingEquipment
+from highdicom.sr.coding import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
 from pydicom.uid import ExplicitVRLittleEndian
-from highdicom import ContributingEquipment
-from highdicom.sr.coding import CodedConcept
 
 from bedside_core.errors import MalformedHeaderError
 from bedside_core.result import Json
@@ -24,7 +24,6 @@ from bedside_edge.dicom.quiet import muted_warnings
 
 MANUFACTURER: Final = "Bedside"
 NOTICE: Final = "AI decision support only"
-INSTITUTION: Final = "AI decision support"
 
 # Type 2 of the patient and study modules: highdicom wants them present
 _TYPE_2: Final = (
@@ -98,9 +97,7 @@ def _parse(data: bytes, where: part10.Located) -> Dataset:
         if element.keyword in _COPIED:
             kept.add(element)
     # what pydicom needs to decode text, and what it would refuse to carry over otherwise
-    kept.set_original_encoding(
-        *read.original_encoding, read.original_character_set or "iso8859"
-    )
+    kept.set_original_encoding(*read.original_encoding, read.original_character_set or "iso8859")
     kept.file_meta = pydicom.dataset.FileMetaDataset()
     kept.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return kept
@@ -123,7 +120,7 @@ def _normalise(source: Dataset) -> None:
     if not _AGE.fullmatch(str(source.get("PatientAge", ""))):
         source.pop("PatientAge", None)
     if not source.get("SeriesInstanceUID"):
-        source.SeriesInstanceUID = source.SOPInstanceUID + ".0"
+        source.SeriesInstanceUID = source.SOPInstanceUID  # no such image is valid; a UID is needed
 
 
 def finish(made: Dataset, source: Dataset, at: int) -> None:
