@@ -207,7 +207,7 @@ class IngestService:
         for arrival, receipt in zip(arrivals, filed, strict=True):
             if receipt.outcome is Filing.DUPLICATE:
                 self.objects.delete(arrival.sealed.name)
-            log.info(
+            log.debug(  # a thousand a second may come; /metrics and the job's lines tell enough
                 "instance filed",
                 extra={"instance": receipt.instance_id, "outcome": str(receipt.outcome)},
             )
