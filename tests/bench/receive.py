@@ -30,6 +30,7 @@ from bench.report import Row, limit_row, median, ratio_row
 CSTORE, STOW = "cstore", "stow"
 SENDERS = ("default", "TCP_NODELAY=1")
 ASSOCIATIONS = (1, 4)
+GATED = next(iter(SIZES))  # the targets speak of 512 x 512 x 16
 CONNECTIONS = 4
 _OURS = "Bedside"
 
@@ -53,12 +54,12 @@ def run_cstore(plan: Plan, notes: list[str]) -> list[Row]:
                 for sender in SENDERS
             }
             for size, sender, associations in itertools.product(SIZES, SENDERS, ASSOCIATIONS):
-                if plan.quick and size != next(iter(SIZES)):
+                if plan.quick and size != GATED:
                     continue
                 run = _Sending(plan, program, templates[size], outgoing, sender, associations)
                 rates = run.rates(receivers[sender], ours)
                 case = f"{size}, {sender}, {associations} assoc, {medium}"
-                rows += _cstore_rows(case, rates, sender)
+                rows += _cstore_rows(case, rates, sender, gated=size == GATED)
     return rows
 
 
@@ -123,9 +124,9 @@ class _Sending:
         return sum(len(files) for files in groups) / taken
 
 
-def _cstore_rows(case: str, rates: dict[str, float], sender: str) -> list[Row]:
+def _cstore_rows(case: str, rates: dict[str, float], sender: str, *, gated: bool) -> list[Row]:
     mine = rates.pop(_OURS)
-    targets = {"Orthanc": 10.0 if sender == SENDERS[0] else 1.0}
+    targets = {"Orthanc": 10.0 if sender == SENDERS[0] else 1.0} if gated else {}
     if not rates:
         return [limit_row(CSTORE, case, mine, "/s")]
     return [
