@@ -190,7 +190,7 @@ for _name in ("MR_small", "MR_small_RLE", "MR_small_jp2klossless", "MR_small_jpe
     CODED[_name] = bundled(_name)
 
 
-@settings(max_examples=120)
+@settings(max_examples=60)
 @given(name=st.sampled_from(sorted(CODED)), data=st.data())
 def test_no_damage_escapes_as_anything_but_a_coded_error(name, data):
     damaged = bytearray(CODED[name])

@@ -1,14 +1,16 @@
 """The program that runs the codecs: coded frames in, stored values out, over one socket.
 
-`python -m bedside_edge.dicom.decoder FD`, started by `isolated`. It gets frames and the eight
+`python -m bedside_edge.dicom.decoder FD SECONDS`, started by `isolated`. It gets frames and the
 numbers that describe them, no header and no patient. It ends when the socket does.
 """
 
 import json
+import math
 import resource
 import socket
 import struct
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,8 +57,8 @@ def decode(coded: bytes, description: dict[str, Any], plugin: str = "") -> NDArr
     return np.ascontiguousarray(native(pixels))
 
 
-def serve(connection: socket.socket) -> None:
-    """Answer requests until the other side closes."""
+def serve(connection: socket.socket, limit_cpu: Callable[[], None]) -> None:
+    """Answer requests until the other side closes; `limit_cpu` runs before each frame."""
     while True:
         try:
             described, size = REQUEST.unpack(receive(connection, REQUEST.size))
@@ -64,6 +66,7 @@ def serve(connection: socket.socket) -> None:
             return
         description = json.loads(receive(connection, described))
         coded = bytes(receive(connection, size))
+        limit_cpu()
         try:
             pixels = decode(coded, description)
         except Exception:  # any failure of a foreign codec means the same: corrupt
@@ -75,8 +78,23 @@ def serve(connection: socket.socket) -> None:
         connection.sendall(values)
 
 
-if __name__ == "__main__":
+def _main(descriptor: int, seconds: int) -> None:
+    """Serve with bounded memory, and processor time for one frame.
+
+    Wall time would call a frame corrupt because the box is busy; the kernel ends the process
+    when the codec has burnt its seconds.
+    """
+
+    def limit_cpu() -> None:
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        spent = math.ceil(used.ru_utime + used.ru_stime)
+        resource.setrlimit(resource.RLIMIT_CPU, (spent + seconds, resource.RLIM_INFINITY))
+
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core would hold the frame
     resource.setrlimit(resource.RLIMIT_AS, (_MAX_MEMORY, _MAX_MEMORY))
-    with socket.socket(fileno=int(sys.argv[1])) as parent:
-        serve(parent)
+    with socket.socket(fileno=descriptor) as parent:
+        serve(parent, limit_cpu)
+
+
+if __name__ == "__main__":
+    _main(int(sys.argv[1]), int(sys.argv[2]))

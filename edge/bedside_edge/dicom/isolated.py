@@ -19,24 +19,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bedside_core.errors import CorruptPixelsError, UnavailableError
+from bedside_core.errors import CorruptPixelsError, TimedOutError, UnavailableError
 from bedside_edge.dicom.decoder import ANSWER, MAX_DESCRIPTION, REQUEST, receive
 
 
 class _Lost(Exception):  # noqa: N818 - not an error of ours, a fact about the process
-    """The decoding process died, or fell silent and was killed."""
+    """The decoding process died: the codec crashed or had used its time."""
 
 
 class _Process:
     """One decoding process and our end of the socket to it."""
 
-    def __init__(self, timeout_s: float) -> None:
+    def __init__(self, timeout_s: float, cpu_s: int) -> None:
         ours, theirs = socket.socketpair()
         ours.settimeout(timeout_s)
         self._socket = ours
         self.used = False
         quiet = subprocess.DEVNULL  # codecs write to stderr what they think of a frame
-        command = [sys.executable, "-P", "-m", "bedside_edge.dicom.decoder", str(theirs.fileno())]
+        command = [sys.executable, "-P", "-m", "bedside_edge.dicom.decoder"]
+        command += [str(theirs.fileno()), str(cpu_s)]
         try:
             with theirs:
                 self._process = subprocess.Popen(  # noqa: S603 - our own module, no shell
@@ -55,7 +56,8 @@ class _Process:
         """Have one frame decoded.
 
         Raises:
-            _Lost: no answer; the process is of no further use.
+            _Lost: the process died.
+            TimedOutError: it does not answer. After either it is of no further use.
         """
         self.used = True
         try:
@@ -64,6 +66,8 @@ class _Process:
             (size,) = ANSWER.unpack(receive(self._socket, ANSWER.size))
             answer = json.loads(receive(self._socket, min(size, MAX_DESCRIPTION)))
             return answer, receive(self._socket, _bytes_of(answer))
+        except TimeoutError as cause:
+            raise TimedOutError("decoding took too long; the box may be overloaded") from cause
         except (OSError, EOFError, ValueError) as cause:
             raise _Lost from cause
 
@@ -79,20 +83,21 @@ class DecodingProcesses:
 
     Args:
         most: processes at a time; further frames wait.
-        timeout_s: longest time for one frame.
+        cpu_s: processor time one frame may take; a frame that takes more is corrupt.
+        timeout_s: longest wait for one frame, also when the box is busy with other things.
     """
 
-    def __init__(self, most: int = 2, timeout_s: float = 60.0) -> None:
+    def __init__(self, most: int = 2, cpu_s: int = 60, timeout_s: float = 600.0) -> None:
         self._slots = threading.BoundedSemaphore(most)
-        self._timeout_s = timeout_s
+        self._cpu_s, self._timeout_s = cpu_s, timeout_s
         self._idle: list[_Process] = []
 
     def decode(self, coded: bytes, **description: int | str) -> NDArray[np.generic]:
         """Decode one frame; `description` as pydicom's decoders take it, and the syntax.
 
         Raises:
-            CorruptPixelsError: the codec failed, crashed or did not end.
-            UnavailableError: no process can be started.
+            CorruptPixelsError: the codec failed, crashed or used up its time.
+            TimedOutError, UnavailableError: not decoded now; trying again later may help.
         """
         said = json.dumps(description).encode()
         with self._slots:
@@ -115,7 +120,7 @@ class DecodingProcesses:
             try:
                 process = self._idle.pop()
             except IndexError:
-                process = _Process(self._timeout_s)
+                process = _Process(self._timeout_s, self._cpu_s)
             fresh = not process.used
             try:
                 answer = process.ask(coded, description)
