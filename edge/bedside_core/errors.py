@@ -271,6 +271,29 @@ class TimedOutError(UnavailableError):
     status = 504
 
 
+# --- what leaves the box ---------------------------------------------------------------------
+
+
+class DestinationUnavailableError(UnavailableError):
+    """A destination or archive does not answer, broke off, or asks to be tried later."""
+
+    code = "destination-unavailable"
+    status = 502
+
+
+class DeliveryRefusedError(RefusedError):
+    """A destination answered and will not take this object."""
+
+    code = "delivery-refused"
+
+
+class PatientMismatchError(RefusedError):
+    """An object's patient is not, or not any more, that of its study; it was not sent."""
+
+    code = "patient-mismatch"
+    status = 409
+
+
 # --- the HTTP shell --------------------------------------------------------------------------
 
 

@@ -30,6 +30,8 @@ FIELDS = (
     "study",
     "instance",
     "result",
+    "delivery",
+    "destination",
     "state",
     "outcome",
     "way",

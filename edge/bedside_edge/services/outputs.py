@@ -116,9 +116,11 @@ class Delivery:
     destination: str
     state: DeliveryState
     attempts: int
+    refusals: int
     created: int
     updated: int
     due: int
+    since: int  # when the present series of attempts began; moved by a replay
     reason: str  # code of the last failure
 
 
@@ -141,6 +143,25 @@ class NewOutput:
     sealed: Sealed
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Routes:
+    """Where new objects go.
+
+    Attributes:
+        kinds: what each configured destination takes.
+        everywhere: send to all of them.
+        follow: also send to wherever objects of this result went, configured or not.
+    """
+
+    kinds: Mapping[str, frozenset[Kind]]
+    everywhere: bool = True
+    follow: str = ""
+
+    def takes(self, destination: str, kind: Kind) -> bool:
+        """Tell whether the destination gets objects of this kind; a retraction always arrives."""
+        return kind is Kind.KO or kind in self.kinds.get(destination, frozenset(Kind))
+
+
 class OutputStore(Protocol):
     """Objects made and their deliveries. Every method is one transaction."""
 
@@ -156,14 +177,23 @@ class OutputStore(Protocol):
         self,
         result_id: str,
         made: Sequence[NewOutput],
-        destinations: Sequence[tuple[str, frozenset[Kind]]],
+        routes: Routes,
         now: int,
         *,
-        withdraw: Sequence[str] = (),
+        again: Sequence[str] = (),
+        withdraw: str = "",
+        unfinished: bool = False,
     ) -> list[Output]:
         """File objects, queue their deliveries, end the publication: all or nothing.
 
-        Deliveries of the results named in `withdraw` that were never attempted are withdrawn.
+        Args:
+            result_id: whose objects they are.
+            made: sealed and flushed objects.
+            routes: where they go.
+            now: when they were made.
+            again: ids of kept objects that are to be sent along the same routes.
+            withdraw: a result whose deliveries are withdrawn where none was attempted yet.
+            unfinished: leave the publication waiting.
         """
         ...
 
@@ -181,10 +211,6 @@ class OutputStore(Protocol):
 
     def earlier_result(self, study_id: str, result_id: str) -> str:
         """Return the newest other result of the study that has objects; empty if none."""
-        ...
-
-    def destinations_of(self, result_id: str) -> list[str]:
-        """Return where objects of the result went or are going, withdrawn ones left out."""
         ...
 
     def due(self, destination: str, now: int, limit: int) -> list[Delivery]:
@@ -206,8 +232,14 @@ class OutputStore(Protocol):
         """The destination has acknowledged the object."""
         ...
 
-    def failed(self, delivery_id: str, code: str, now: int, due: int | None) -> None:
+    def failed(
+        self, delivery_id: str, code: str, now: int, due: int | None, *, refused: bool = False
+    ) -> None:
         """Record a failure: try again at `due`, or (None) dead-letter it."""
+        ...
+
+    def expire(self, destination: str, before: int, code: str, now: int) -> int:
+        """Dead-letter what has waited since before `before`; return how many."""
         ...
 
     def replay(self, delivery_id: str, now: int) -> Delivery:

@@ -21,6 +21,7 @@ from bedside_edge.ports import Clock, KeyStore, RandomBytes
 from bedside_edge.store.database import Database
 from bedside_edge.store.jobs import SqliteJobs
 from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
+from bedside_edge.store.outputs import SqliteOutputs
 from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.studies import SqliteStudies, StudyKeys
 
@@ -41,6 +42,7 @@ class State:
     objects: FileObjects
     studies: SqliteStudies
     jobs: SqliteJobs
+    outputs: SqliteOutputs
     keys: KeyStore
     database: Database
     recovered: int  # jobs that were running when the last process died
@@ -98,6 +100,7 @@ def open_state(
         study_keys = StudyKeys(keys, random)
         studies = SqliteStudies(database, keys, study_keys, completion)
         jobs = SqliteJobs(database, study_keys.of, random, completion, retries)
+        outputs = SqliteOutputs(database, keys, study_keys.of, random)
         swept = 0 if clean else _sweep(objects, studies)
         recovered = jobs.recover(clock.now())
         stack.pop_all()
@@ -108,6 +111,7 @@ def open_state(
         objects=objects,
         studies=studies,
         jobs=jobs,
+        outputs=outputs,
         keys=keys,
         database=database,
         recovered=recovered,

@@ -30,7 +30,7 @@ from bedside_edge.ports import (
     KeyStore,
     RandomBytes,
 )
-from bedside_edge.store import jobs, sealing
+from bedside_edge.store import jobs, outputs, sealing
 from bedside_edge.store.database import Database
 from bedside_edge.store.rules import CompletionRules, new_id
 
@@ -174,7 +174,12 @@ class SqliteStudies:
     def object_names(self) -> set[str]:
         """Return the object names rows refer to."""
         return self._database.read(
-            lambda c: {name for (name,) in c.execute("SELECT object_name FROM instances")}
+            lambda c: {
+                name
+                for (name,) in c.execute(
+                    "SELECT object_name FROM instances UNION ALL SELECT object_name FROM outputs"
+                )
+            }
         )
 
     # --- one arrival, inside the transaction -------------------------------------------------
@@ -192,6 +197,9 @@ class SqliteStudies:
 
     def _file(self, c: sqlite3.Connection, ticket: _Ticket, used: dict[str, sealing.Box]) -> Filed:
         arrival = ticket.arrival
+        if own := outputs.held(c, ticket.uid):
+            # an archive that routes new objects back must not start the box on its own report
+            return Filed(outcome=Filing.DUPLICATE, study_id=own[0], instance_id=own[1])
         study_id, box = self._study(c, ticket)
         used[study_id] = box
         held = c.execute(
