@@ -39,7 +39,7 @@ from bedside_edge.system.keys import open_box_keys
 from bedside_edge.system.malloc_glibc import keep_freed_memory
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.random_os import OsRandom
-from bedside_edge.wiring import Loaded, load_model
+from bedside_edge.wiring import Loaded, load_model, model_service
 
 log = logging.getLogger(__name__)
 
@@ -66,6 +66,7 @@ class Box:
         self.state = _open_state(config, folder, self.clock, self.random)
         reader = PydicomReader()
         self.analysis = AnalysisService(self.loaded.model, reader, PillowPicture())
+        self.models = model_service(config.model, self.analysis)
         self.ingest = IngestService(
             objects=self.state.objects,
             studies=self.state.studies,
@@ -90,6 +91,7 @@ class Box:
             ingest=self.ingest,
             jobs=Jobs(state.jobs, self.clock, self.bell),
             analysis=self.analysis,
+            models=self.models,
             overlay=results.overlay,
             alarms=state.studies.alarms,
             health=Health(self),
@@ -113,7 +115,7 @@ class Box:
         for thread in self._threads:
             thread.join(_STOP_S)
         self.state.close()
-        self.loaded.model.engine.close()
+        self.models.close()
 
     def _worker(self) -> Worker:
         return Worker(

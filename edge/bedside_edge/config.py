@@ -173,6 +173,13 @@ class Model(_Section):
         default="",
         description="Folder of the model package; empty takes the one shipped with the box",
     )
+    repository: str = Field(
+        default="",
+        description="Folder with further packages as `<name>/<version>/`, beside those shipped",
+    )
+    max_loaded: int = Field(
+        default=4, ge=1, le=64, description="Most packages loaded at a time; each takes memory"
+    )
     profile: str = Field(
         default="", description="Hardware profile file; empty takes the most specific one that fits"
     )

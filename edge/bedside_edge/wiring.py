@@ -5,7 +5,7 @@ import logging
 import sys
 from pathlib import Path
 
-from bedside_core.errors import InvalidPackageError, InvalidProfileError
+from bedside_core.errors import InvalidPackageError, InvalidProfileError, NotFoundError
 from bedside_core.profile import EngineChoice, LoadedProfile, choose, parse_profile
 from bedside_edge.config import Model as ModelSettings
 from bedside_edge.dicom.read import PydicomReader
@@ -13,6 +13,7 @@ from bedside_edge.engine.opening import Opened, load_profiles, open_engine
 from bedside_edge.engine.package import Package, open_package
 from bedside_edge.engine.probe import probe
 from bedside_edge.services.analysis import AnalysisService, Model
+from bedside_edge.services.models import ModelId, ModelService
 from bedside_edge.system.picture_pillow import PillowPicture
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,26 @@ def shipped_package() -> Path:
         return tuple(int(part) if part.isdecimal() else -1 for part in path.name.split("."))
 
     return max(versions, key=order)
+
+
+def known_packages(settings: ModelSettings) -> dict[ModelId, Path]:
+    """Return the folder of every package on this box: shipped, in the repository, configured.
+
+    Folders are named `<name>/<version>`; what is in them is checked when one is loaded.
+    """
+    roots = [shipped("models/packages")]
+    if settings.repository:
+        roots.append(Path(settings.repository))
+    found = {
+        ModelId(folder.parent.name, folder.name): folder
+        for root in roots
+        for folder in sorted(root.glob("*/*.*.*"))
+        if folder.is_dir()
+    }
+    if settings.package:
+        folder = Path(settings.package).absolute()
+        found[ModelId(folder.parent.name, folder.name)] = folder
+    return found
 
 
 def load_model(settings: ModelSettings) -> Loaded:
@@ -103,6 +124,24 @@ def load_model(settings: ModelSettings) -> Loaded:
 def analysis_service(loaded: Loaded) -> AnalysisService:
     """Return the service that reads images with a loaded model."""
     return AnalysisService(loaded.model, PydicomReader(), PillowPicture())
+
+
+def model_service(settings: ModelSettings, first: AnalysisService) -> ModelService:
+    """Return the service that loads further packages beside the first."""
+
+    def open_model(wanted: ModelId) -> AnalysisService:
+        folder = known_packages(settings).get(wanted)
+        if folder is None:
+            raise NotFoundError("the box holds no such model package")
+        chosen = settings.model_copy(update={"package": str(folder)})
+        return analysis_service(load_model(chosen))
+
+    return ModelService(
+        first,
+        open_model=open_model,
+        known=lambda: list(known_packages(settings)),
+        most=settings.max_loaded,
+    )
 
 
 def _read_profile(path: Path) -> LoadedProfile:

@@ -28,6 +28,7 @@ from bedside_edge.ports import (
     StoredResult,
     Way,
 )
+from bedside_edge.services.models import ModelId, ModelService
 from support.asgi_client import AsgiClient
 from support.fake_engine import TINY_IO, FakeEngine
 from support.sample_manifest import manifest_fields
@@ -281,8 +282,14 @@ class HttpBox:
         self.queue = self.jobs.queue
         self.ingest = FakeIngest(self.queue)
         self.analysis = FakeAnalysis()
+        self.models = ModelService(
+            self.analysis, open_model=self._open_model, known=lambda: self.known, most=3
+        )
         self.health = FakeHealth()
         self.alarms: list[Alarm] = []
+        self.known: list[ModelId] = [ModelId("sample", "1.0.0"), ModelId("second", "1.0.0")]
+        self.opened: list[FakeAnalysis] = []
+        self.fail_open: Exception | None = None
         self.pictures: dict[str, bytes] = {}
         self.metrics = Metrics()
         self._counter = 0
@@ -290,6 +297,7 @@ class HttpBox:
             ingest=self.ingest,
             jobs=self.jobs,
             analysis=self.analysis,
+            models=self.models,
             overlay=self._overlay,
             alarms=lambda: self.alarms,
             health=self.health,
@@ -305,6 +313,15 @@ class HttpBox:
 
     def __exit__(self, *raised: object) -> None:
         self.client.__exit__(*raised)
+
+    def _open_model(self, wanted: ModelId) -> FakeAnalysis:
+        if self.fail_open is not None:
+            raise self.fail_open
+        fields = tiny_manifest().model_dump() | {"name": wanted.name, "version": wanted.version}
+        analysis = FakeAnalysis()
+        analysis.model.manifest = Manifest.model_validate(fields)
+        self.opened.append(analysis)
+        return analysis
 
     def _overlay(self, result_id: str) -> bytes:
         if result_id not in self.pictures:

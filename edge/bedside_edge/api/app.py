@@ -21,7 +21,7 @@ from bedside_core.errors import (
     MethodNotAllowedError,
     NotFoundError,
 )
-from bedside_edge.api import analyze, infer, stow
+from bedside_edge.api import analyze, explain, infer, repository, stow
 from bedside_edge.api.errors import error_reply
 from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.openapi import document
@@ -88,7 +88,22 @@ def create_app(
             HotRoute(
                 "/v2/models/{model}/infer",
                 infer.PATH,
-                infer.InferHandler(services.analysis, inference, metrics, settings),
+                infer.InferHandler(services.models, inference, metrics, settings),
+            ),
+            HotRoute(
+                "/v2/models/{model}/explain",
+                explain.PATH,
+                explain.ExplainHandler(services.models, inference, metrics, settings),
+            ),
+            HotRoute(
+                "/v2/repository/index",
+                repository.INDEX_PATH,
+                repository.IndexHandler(services.models, storage, settings),
+            ),
+            HotRoute(
+                "/v2/repository/models/{model}/{change}",
+                repository.CHANGE_PATH,
+                repository.ChangeHandler(services.models, waiting, settings),
             ),
             HotRoute(
                 "/dicom-web/studies",

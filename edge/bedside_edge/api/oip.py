@@ -8,7 +8,7 @@ Source: Open Inference Protocol, REST; Triton Inference Server, binary tensor da
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,13 +50,16 @@ def json_length(headers: Mapping[bytes, bytes], size: int | None) -> int | None:
     return int(value)
 
 
-def read_call(body: memoryview, head: int | None, io: IoContract) -> Call:
+def read_call(
+    body: memoryview, head: int | None, io: IoContract, offered: Sequence[str] = ()
+) -> Call:
     """Parse and check a request body.
 
     Args:
         body: the JSON, and the tensors behind it.
         head: length of the JSON in bytes; None when there is nothing behind it.
         io: the model's tensors; shapes are static.
+        offered: names of the outputs that may be asked for; the model's own when empty.
 
     Raises:
         InvalidInputError: anything that is not a request for this model.
@@ -64,7 +67,7 @@ def read_call(body: memoryview, head: int | None, io: IoContract) -> Call:
     if head is not None and head > len(body):
         raise InvalidInputError("Inference-Header-Content-Length does not fit the body")
     raw = body[len(body) :] if head is None else body[head:]
-    document = _json_object(body if head is None else body[:head])
+    document = json_object(body if head is None else body[:head])
     inputs = document.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise InvalidInputError(f"need exactly one input, {io.input.name!r}")
@@ -74,7 +77,7 @@ def read_call(body: memoryview, head: int | None, io: IoContract) -> Call:
     return Call(
         request_id=request_id,
         tensor=_read_tensor(inputs[0], raw, io.input),
-        outputs=_wanted(document, io),
+        outputs=_wanted(document, offered or _names(io)),
     )
 
 
@@ -84,12 +87,33 @@ def write_reply(call: Call, outputs: Outputs, manifest: Manifest) -> Reply:
     Raises:
         EngineFailedError: an output breaks the contract; no number is passed on for it.
     """
+    found = {name: _output(name, outputs, manifest.io) for name, _ in call.outputs}
+    return tensors_reply(call, found, manifest)
+
+
+def tensors_reply(
+    call: Call,
+    found: Mapping[str, tuple[Sequence[int], NDArray[np.float32]]],
+    manifest: Manifest,
+    extra: Mapping[str, Any] | None = None,
+) -> Reply:
+    """Return the answer with these tensors in it.
+
+    Args:
+        call: which outputs, in what form.
+        found: shape promised and values, by name of the output.
+        manifest: of the model that answered.
+        extra: the answer's `parameters`, if any.
+
+    Raises:
+        EngineFailedError: a tensor breaks its promise.
+    """
     entries, tail = [], []
     for name, binary in call.outputs:
-        contract, values = _output(name, outputs, manifest.io)
-        entry: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": contract.shape}
+        shape, values = found[name]
+        entry: dict[str, Any] = {"name": name, "datatype": "FP32", "shape": list(shape)}
         flat = np.ascontiguousarray(values, _WIRE).ravel()
-        if flat.size != math.prod(contract.shape) or not np.isfinite(flat).all():
+        if flat.size != math.prod(shape) or not np.isfinite(flat).all():
             raise EngineFailedError(f"the model's {name!r} has another shape, or is not finite")
         if binary:
             entry["parameters"] = {"binary_data_size": flat.nbytes}
@@ -100,6 +124,8 @@ def write_reply(call: Call, outputs: Outputs, manifest: Manifest) -> Reply:
     document: dict[str, Any] = {"model_name": manifest.name, "model_version": manifest.version}
     if call.request_id is not None:
         document["id"] = call.request_id
+    if extra:
+        document["parameters"] = dict(extra)
     document["outputs"] = entries
     text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
     if not tail:
@@ -128,7 +154,8 @@ def _tensor_metadata(contract: TensorContract) -> dict[str, Any]:
     return {"name": contract.name, "datatype": contract.datatype, "shape": contract.shape}
 
 
-def _json_object(text: memoryview) -> dict[str, Any]:
+def json_object(text: memoryview) -> dict[str, Any]:
+    """Return a JSON object; InvalidInputError when it is anything else."""
     try:
         document = json.loads(bytes(text))
     except (ValueError, RecursionError) as cause:
@@ -138,13 +165,14 @@ def _json_object(text: memoryview) -> dict[str, Any]:
     return document
 
 
-def _parameters(of: dict[str, Any]) -> dict[str, Any]:
-    parameters = of.get("parameters", {})
-    if not isinstance(parameters, dict):
+def parameters(of: dict[str, Any]) -> dict[str, Any]:
+    """Return the object's `parameters`, empty when it has none; InvalidInputError."""
+    found = of.get("parameters", {})
+    if not isinstance(found, dict):
         raise InvalidInputError("parameters must be an object")
-    if _SHARED_MEMORY in parameters:
+    if _SHARED_MEMORY in found:
         raise InvalidInputError("shared memory is not offered")
-    return parameters
+    return found
 
 
 def _read_tensor(
@@ -156,7 +184,7 @@ def _read_tensor(
         raise InvalidInputError(f"the input's datatype is {contract.datatype}")
     if entry.get("shape") != contract.shape:
         raise InvalidInputError(f"the input's shape is {contract.shape}; it never varies")
-    size = _parameters(entry).get("binary_data_size")
+    size = parameters(entry).get("binary_data_size")
     if size is None:
         if len(raw):
             raise InvalidInputError("bytes follow the JSON that no input asks for")
@@ -189,9 +217,12 @@ def _from_json(data: object, contract: TensorContract) -> NDArray[np.float32]:
     return np.ascontiguousarray(values.reshape(contract.shape), np.float32)
 
 
-def _wanted(document: dict[str, Any], io: IoContract) -> tuple[tuple[str, bool], ...]:
-    names = [io.logit.name, io.features.name, io.cam.name]
-    every = _flag(_parameters(document), "binary_data_output", default=False)
+def _names(io: IoContract) -> list[str]:
+    return [io.logit.name, io.features.name, io.cam.name]
+
+
+def _wanted(document: dict[str, Any], names: Sequence[str]) -> tuple[tuple[str, bool], ...]:
+    every = _flag(parameters(document), "binary_data_output", default=False)
     asked = document.get("outputs")
     if asked is None:
         return tuple((name, every) for name in names)
@@ -201,10 +232,10 @@ def _wanted(document: dict[str, Any], io: IoContract) -> tuple[tuple[str, bool],
     for entry in asked:
         if not isinstance(entry, dict) or entry.get("name") not in names:
             raise InvalidInputError(f"the outputs are called {', '.join(names)}")
-        parameters = _parameters(entry)
-        if parameters.get("classification"):
+        options = parameters(entry)
+        if options.get("classification"):
             raise InvalidInputError("classification is not offered")
-        wanted.append((str(entry["name"]), _flag(parameters, "binary_data", default=every)))
+        wanted.append((str(entry["name"]), _flag(options, "binary_data", default=every)))
     if len({name for name, _ in wanted}) != len(wanted):
         raise InvalidInputError("an output is asked for twice")
     return tuple(wanted)
@@ -219,9 +250,9 @@ def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
 
 def _output(
     name: str, outputs: Outputs, io: IoContract
-) -> tuple[TensorContract, NDArray[np.float32]]:
+) -> tuple[Sequence[int], NDArray[np.float32]]:
     if name == io.logit.name:
-        return io.logit, np.full(io.logit.shape, outputs.logit, np.float32)
+        return io.logit.shape, np.full(io.logit.shape, outputs.logit, np.float32)
     if name == io.features.name:
-        return io.features, outputs.features
-    return io.cam, outputs.cam
+        return io.features.shape, outputs.features
+    return io.cam.shape, outputs.cam

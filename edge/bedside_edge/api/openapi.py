@@ -42,6 +42,16 @@ def document(generated: Json) -> Json:
             "parameters": [*_infer_parameters(), _path("model_version")],
         }
     }
+    for version in ("", "/versions/{model_version}"):
+        named = [_path("model_version")] if version else []
+        paths[f"/v2/models/{{model}}{version}/explain"] = {
+            "post": {
+                **_explain(),
+                "operationId": "explain_version" if version else "explain",
+                "parameters": [*_infer_parameters(), *named],
+            }
+        }
+    paths |= _repository()
     return {
         **generated,
         "paths": dict(sorted(paths.items())),
@@ -170,6 +180,56 @@ def _infer() -> Json:
     }
 
 
+def _explain() -> Json:
+    return {
+        **_infer(),
+        "summary": "Explain (an extension of ours)",
+        "description": "The body of infer; the outputs are `saliency` (0..1, evidence for the "
+        "finding) and `cam` (logit units) over the model's square input. With an "
+        "application/dicom body `parameters.placement` is the image area: top, left, height and "
+        "width in pixels of that square.",
+    }
+
+
+def _repository() -> Json:
+    """The model repository extension."""
+    operations: Json = {}
+    for verb, words in (
+        ("index", "Packages of this box, loaded or not"),
+        ("load", "Load a package of this box; loaded already, it stays as it is"),
+        ("unload", "Unload a package; its runtime closes after the last call"),
+    ):
+        index = verb == "index"
+        path = f"/v2/repository/{verb}" if index else f"/v2/repository/models/{{model}}/{verb}"
+        answer: Json = (
+            {"type": "array", "items": {"type": "object"}} if index else {"type": "object"}
+        )
+        statuses = (400, 403, 413, 503) if index else (400, 403, 404, 409, 413, 503)
+        operations[path] = {
+            "post": {
+                "tags": ["inference protocol"],
+                "summary": words,
+                "operationId": f"repository_{verb}",
+                "parameters": [] if index else [_path("model")],
+                "requestBody": {
+                    "required": False,
+                    "content": {"application/json": {"schema": {"type": "object"}}},
+                },
+                "responses": {
+                    "200": {
+                        "description": "done",
+                        "content": {"application/json": {"schema": answer}},
+                    },
+                    **{
+                        str(status): {"description": _V2_WORDS[status], "content": _V2_ERROR}
+                        for status in statuses
+                    },
+                },
+            }
+        }
+    return operations
+
+
 def _infer_parameters() -> list[Json]:
     return [
         _path("model"),
@@ -194,6 +254,13 @@ _WORDS = {
     429: "too many requests wait",
     503: "the box cannot now",
     507: "the disk is above its watermark",
+}
+
+
+_V2_WORDS = _WORDS | {
+    404: "the box holds no such package, or it is not loaded",
+    409: "the model reads the box's studies, or too many are loaded",
+    503: "the package may not serve on this machine, or the box cannot now",
 }
 
 

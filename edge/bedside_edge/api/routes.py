@@ -19,7 +19,7 @@ from bedside_edge.api.schemas import (
     ResultView,
     read_priority,
 )
-from bedside_edge.api.services import Services
+from bedside_edge.api.services import ServedModel, Services
 from bedside_edge.ports import Job, JobState
 
 _Responses = dict[int | str, dict[str, Any]]
@@ -146,30 +146,32 @@ def results_router(services: Services, storage: WorkPool, inference: WorkPool) -
     async def get_heatmap(result_id: str) -> Response:
         return Response(await inference.run(services.overlay, result_id), media_type="image/png")
 
-    @router.get("/models", summary="The models being served")
+    @router.get("/models", summary="The loaded models, the one that reads studies first")
     async def list_models() -> dict[str, list[dict[str, object]]]:
-        model = services.analysis.model
-        manifest, info = model.manifest, model.engine.info
-        entry: dict[str, object] = {
-            "name": manifest.name,
-            "version": manifest.version,
-            "release": manifest.release,
-            "intended_use": manifest.intended_use,
-            "not_a_medical_device": manifest.not_a_medical_device,
-            "finding": manifest.finding.model_dump(),
-            "decision": manifest.decision.model_dump(),
-            "accepts": manifest.accepts.model_dump(),
-            "package": model.package_digest,
-            "profile": model.profile_name,
-            "engine": {
-                "name": info.engine,
-                "version": info.version,
-                "device": info.device,
-                "precision": info.precision,
-                "threads": info.threads,
-                "model_sha256": info.model_sha256,
-            },
-        }
-        return {"models": [entry]}
+        return {"models": [_model_entry(model) for model in services.models.loaded()]}
 
     return router
+
+
+def _model_entry(model: ServedModel) -> dict[str, object]:
+    manifest, info = model.manifest, model.engine.info
+    return {
+        "name": manifest.name,
+        "version": manifest.version,
+        "release": manifest.release,
+        "intended_use": manifest.intended_use,
+        "not_a_medical_device": manifest.not_a_medical_device,
+        "finding": manifest.finding.model_dump(),
+        "decision": manifest.decision.model_dump(),
+        "accepts": manifest.accepts.model_dump(),
+        "package": model.package_digest,
+        "profile": model.profile_name,
+        "engine": {
+            "name": info.engine,
+            "version": info.version,
+            "device": info.device,
+            "precision": info.precision,
+            "threads": info.threads,
+            "model_sha256": info.model_sha256,
+        },
+    }

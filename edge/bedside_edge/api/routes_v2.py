@@ -6,11 +6,16 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from bedside_edge.api import oip
-from bedside_edge.api.infer import require_model
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.services import Services
 
-EXTENSIONS = ["binary_tensor_data", "bedside_dicom"]
+EXTENSIONS = [
+    "binary_tensor_data",
+    "model_repository",
+    "model_repository(unload_dependents)",  # taken and without effect: no model depends on another
+    "bedside_dicom",
+    "bedside_explain",
+]
 
 
 def v2_router(services: Services, storage: WorkPool) -> APIRouter:
@@ -36,7 +41,7 @@ def v2_router(services: Services, storage: WorkPool) -> APIRouter:
     @router.get("/models/{model}", summary="Model metadata")
     @router.get("/models/{model}/versions/{model_version}", summary="Model metadata")
     async def model_metadata(model: str, model_version: str = "") -> dict[str, Any]:
-        served = require_model(services.analysis.model, model, model_version)
+        served = services.models.model(model, model_version)
         return oip.metadata(served.manifest, served.engine.info.engine)
 
     @router.get("/models/{model}/ready", summary="The model can answer", response_class=Response)
@@ -46,7 +51,7 @@ def v2_router(services: Services, storage: WorkPool) -> APIRouter:
         response_class=Response,
     )
     async def model_ready(model: str, model_version: str = "") -> Response:
-        require_model(services.analysis.model, model, model_version)
+        services.models.model(model, model_version)
         return Response(status_code=200 if await ready() else 503)
 
     return router

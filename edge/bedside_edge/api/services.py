@@ -1,6 +1,7 @@
 """What the HTTP service asks of the layers below it. All calls block; the API picks the thread."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -117,6 +118,67 @@ class Analysis(Protocol):
         ...
 
 
+class KnownModel(Protocol):
+    """Name and version of a package."""
+
+    @property
+    def name(self) -> str:
+        """The package's name."""
+        ...
+
+    @property
+    def version(self) -> str:
+        """The package's version."""
+        ...
+
+
+class KnownPackage(Protocol):
+    """A package in the repository index."""
+
+    @property
+    def model(self) -> KnownModel:
+        """Which package."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """READY or UNAVAILABLE."""
+        ...
+
+    @property
+    def reason(self) -> str:
+        """Why it is not ready, or empty."""
+        ...
+
+
+class Models(Protocol):
+    """The packages of the box."""
+
+    def model(self, name: str, version: str = "") -> ServedModel:
+        """Return a loaded model for its metadata; NotFoundError."""
+        ...
+
+    def loaded(self) -> Sequence[ServedModel]:
+        """Return every loaded model, the one that reads studies first."""
+        ...
+
+    def use(self, name: str, version: str = "") -> AbstractContextManager[Analysis]:
+        """Lend a model for one call; NotFoundError."""
+        ...
+
+    def load(self, name: str, version: str = "") -> object:
+        """Open a package; NotFoundError, WrongStateError, or why it may not serve."""
+        ...
+
+    def unload(self, name: str, version: str = "") -> None:
+        """Take a model away after its last call; NotFoundError, WrongStateError."""
+        ...
+
+    def index(self) -> Sequence[KnownPackage]:
+        """Return every package of the box, loaded or not."""
+        ...
+
+
 class Health(Protocol):
     """How the box is."""
 
@@ -135,7 +197,8 @@ class Services:
 
     ingest: Ingest
     jobs: Jobs
-    analysis: Analysis
+    analysis: Analysis  # the model that reads the box's studies
+    models: Models
     overlay: Callable[[str], bytes]  # result id -> PNG; NotFoundError, WrongStateError (refused)
     alarms: Callable[[], list[Alarm]]
     health: Health
