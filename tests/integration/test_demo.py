@@ -14,7 +14,7 @@ def ran(tmp_path_factory):
     out = folder / "out"
     command = [sys.executable, "-m", "bedside_edge.demo", "--json", "--out", str(out)]
     done = subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=240, check=False
+        command, cwd=folder, capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, done.stderr
     return done, out, json.loads(done.stdout)
