@@ -26,9 +26,11 @@ from bedside_edge.dicom.part10 import head
 from bedside_edge.dicom.read import PydicomReader
 from bedside_edge.dicom.scp import StorageScp
 from bedside_edge.dicom.ul import AcceptorSettings
+from bedside_edge.outgoing import Outgoing
 from bedside_edge.ports import JobState, Priority
 from bedside_edge.services.analysis import AnalysisService
 from bedside_edge.services.ingest import IngestService
+from bedside_edge.services.outputs import DeliveryState
 from bedside_edge.services.results import ResultsService
 from bedside_edge.services.worker import Bell, Jobs, Worker
 from bedside_edge.store.objects import DiskLimits
@@ -79,6 +81,17 @@ class Box:
             max_object_bytes=config.dicom.max_object_bytes,
         )
         self.scp = StorageScp(_acceptor_settings(config, self.loaded), self.ingest, self.clock)
+        self.outgoing = Outgoing(
+            config,
+            self.state,
+            ingest=self.ingest,
+            reader=reader,
+            paint=self.analysis.overlay_array,
+            clock=self.clock,
+            random=self.random,
+            bell=self.bell,
+            count=self.metrics.delivery,
+        )
         self.workers = [self._worker() for _ in range(self.loaded.opened.plan.streams)]
         self._threads: list[threading.Thread] = []
 
@@ -93,6 +106,7 @@ class Box:
             analysis=self.analysis,
             models=self.models,
             overlay=results.overlay,
+            outgoing=self.outgoing,
             alarms=state.studies.alarms,
             health=Health(self),
             clock=self.clock,
@@ -105,6 +119,7 @@ class Box:
             thread = threading.Thread(target=worker.run, name=f"worker-{number}", daemon=True)
             thread.start()
             self._threads.append(thread)
+        self.outgoing.start()
         return self.scp.start()
 
     def stop(self) -> None:
@@ -114,6 +129,7 @@ class Box:
             worker.stop()
         for thread in self._threads:
             thread.join(_STOP_S)
+        self.outgoing.stop()
         self.state.close()
         self.models.close()
 
@@ -150,6 +166,7 @@ class Health:
         box = self._box
         usage = shutil.disk_usage(box.folder)
         counts = box.state.jobs.counts()
+        ways = box.state.outputs.delivery_counts()
         return {
             "disk_used_ratio": 1.0 - usage.free / usage.total,
             "disk_free_bytes": float(usage.free),
@@ -157,6 +174,8 @@ class Health:
             "associations": float(box.scp.acceptor.associations),
             "alarms": float(len(box.state.studies.alarms())),
             "resident_bytes": float(_resident_bytes()),
+            "deliveries_waiting": float(_ways(ways, DeliveryState.WAITING)),
+            "deliveries_dead": float(_ways(ways, DeliveryState.DEAD)),
             **{f"jobs.{state}": float(count) for state, count in counts.items()},
         }
 
@@ -312,6 +331,10 @@ def _acceptor_settings(config: Config, loaded: Loaded) -> AcceptorSettings:
         max_object_bytes=dicom.max_object_bytes,
         allowed_calling_ae=frozenset(dicom.allowed_calling_ae),
     )
+
+
+def _ways(counts: Mapping[tuple[str, DeliveryState], int], state: DeliveryState) -> int:
+    return sum(count for (_, found), count in counts.items() if found is state)
 
 
 def _resident_bytes() -> int:

@@ -10,9 +10,9 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bedside_core.errors import InvalidConfigError
 
@@ -211,6 +211,73 @@ class State(_Section):
     )
 
 
+ObjectKind = Literal["sr", "sc", "seg"]
+
+
+class Destination(_Section):
+    """An archive: where results go, and where studies can be fetched from."""
+
+    kind: Literal["dicom", "dicomweb"] = Field(
+        default="dicom", description="C-STORE to a DICOM node, or STOW-RS to a DICOMweb service"
+    )
+    host: str = Field(
+        default="", max_length=253, description="Host of the DICOM node; needed for `dicom`"
+    )
+    port: Port = Field(default=104, description="Port of the DICOM node")
+    ae_title: AeTitle = Field(default="ANY-SCP", description="AE title of the DICOM node")
+    url: str = Field(
+        default="",
+        pattern=r"^(https?://[^\s?#]+)?$",
+        description="Base of the DICOMweb service; needed for `dicomweb`",
+    )
+    send: bool = Field(default=True, description="Whether results are sent there")
+    objects: list[ObjectKind] = Field(
+        default=["sr", "sc", "seg"],
+        description="Which objects are sent; key objects of rejections always are",
+    )
+    fetch: Literal["", "c-get", "c-move", "wado"] = Field(
+        default="", description="How studies may be fetched from there; empty: they may not"
+    )
+    timeout_s: Seconds = Field(default=30.0, description="Longest silence before giving up a call")
+    tls: bool = Field(default=False, description="Whether the DICOM node is called over TLS")
+    ca_file: str = Field(
+        default="", description="PEM file of the authority to trust; empty trusts the system's"
+    )
+    certificate_file: str = Field(default="", description="PEM file of the box's own certificate")
+    key_file: str = Field(default="", description="PEM file of its key")
+    authorization_file: str = Field(
+        default="", description="File with the value of the Authorization header (DICOMweb)"
+    )
+
+    @model_validator(mode="after")
+    def _has_an_address(self) -> Self:
+        if self.kind == "dicom" and not self.host:
+            raise ValueError("a DICOM destination needs a host")
+        if self.kind == "dicomweb" and not self.url:
+            raise ValueError("a DICOMweb destination needs a url")
+        if self.fetch and (self.fetch == "wado") is not (self.kind == "dicomweb"):
+            raise ValueError("fetch is wado for DICOMweb, c-get or c-move for DICOM")
+        return self
+
+
+class Delivery(_Section):
+    """How long results are tried to be delivered."""
+
+    first_wait_s: Seconds = Field(
+        default=5.0, description="Pause after a destination did not answer; doubles every time"
+    )
+    longest_wait_s: Seconds = Field(default=300.0, description="Longest such pause")
+    give_up_h: float = Field(
+        default=72.0,
+        gt=0,
+        le=8760,
+        description="Hours of silence after which a delivery becomes a dead letter",
+    )
+
+
+DestinationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
+
+
 class Config(_Section):
     """All settings of a box."""
 
@@ -221,6 +288,10 @@ class Config(_Section):
     jobs: Jobs = Jobs()
     disk: Disk = Disk()
     model: Model = Model()
+    delivery: Delivery = Delivery()
+    destinations: dict[DestinationName, Destination] = Field(
+        default={}, description="Table per archive, under a name of your choice"
+    )
     log: Log = Log()
 
 

@@ -277,7 +277,7 @@ class FixedClock:
 class HttpBox:
     """An application over fakes, with a client; `with HttpBox() as box` runs its lifespan."""
 
-    def __init__(self, **settings: Any) -> None:
+    def __init__(self, outgoing: Any = None, **settings: Any) -> None:
         self.jobs = FakeJobs()
         self.queue = self.jobs.queue
         self.ingest = FakeIngest(self.queue)
@@ -298,6 +298,7 @@ class HttpBox:
             jobs=self.jobs,
             analysis=self.analysis,
             models=self.models,
+            outgoing=outgoing,
             overlay=self._overlay,
             alarms=lambda: self.alarms,
             health=self.health,

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydicom import dcmread
 
-from bedside_core.errors import DeliveryRefusedError, DestinationUnavailableError
+from bedside_core.errors import DeliveryRefusedError, DestinationUnavailableError, NotFoundError
 from bedside_core.result import canonical
 from bedside_core.review import Review, ReviewKind
 from bedside_edge.dicom.part10 import head
@@ -16,8 +16,9 @@ from bedside_edge.dicom.read import PydicomReader
 from bedside_edge.ports import Outcome, Way
 from bedside_edge.services.delivery import Deliveries, DeliveryWorker
 from bedside_edge.services.ingest import IngestService
-from bedside_edge.services.outputs import Draft, Kind, Made, Output, SendRules
+from bedside_edge.services.outputs import Draft, Kind, Made, Output, SendRules, Take
 from bedside_edge.services.publish import PublishService
+from bedside_edge.services.pull import PullService
 from bedside_edge.services.worker import Bell
 from bedside_edge.store.rules import CompletionRules
 from bedside_edge.store.state import open_state
@@ -63,7 +64,26 @@ class MemoryArchive:
             raise DestinationUnavailableError("no answer came")
 
     def probe(self) -> str:
+        if not self.up:
+            raise DestinationUnavailableError("gone")
         return "here"
+
+
+class MemoryStudies:
+    """`Archive` that holds studies by UID."""
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.studies: dict[str, list[bytes]] = {uid(5): [part10(data_set(study=5))]}
+
+    def fetch(self, study_uid: str, take: Take) -> int:
+        found = self.studies.get(study_uid)
+        if found is None:
+            raise NotFoundError("no such study")
+        for data in found:
+            take("", "", "", data)
+        return len(found)
 
 
 class PlainWriter:
@@ -141,6 +161,7 @@ class Box:
         self.counted: list[tuple[str, str]] = []
         self.workers = {archive.name: self._worker(archive) for archive in archives}
         self.deliveries = Deliveries(self.state.outputs, self.workers, self.clock, self.bell)
+        self.pulls = PullService(self.ingest, {"memory": MemoryStudies()})
 
     def _worker(self, archive: MemoryArchive) -> DeliveryWorker:
         return DeliveryWorker(

@@ -28,6 +28,7 @@ from bedside_edge.api.openapi import document
 from bedside_edge.api.pool import WorkPool, close_pools
 from bedside_edge.api.reply import Reply
 from bedside_edge.api.routes import health_router, jobs_router, results_router
+from bedside_edge.api.routes_outputs import outputs_router
 from bedside_edge.api.routes_v2 import v2_router
 from bedside_edge.api.services import Services
 from bedside_edge.api.shell import HotRoute, Shell
@@ -73,7 +74,7 @@ def create_app(
         stops.begin()
         close_pools((waiting, inference, storage), _CLOSE_S)
 
-    app = _framework(services, storage, inference, metrics, lifespan)
+    app = _framework(services, storage, inference, waiting, metrics, lifespan)
     analyzer = analyze.AnalyzeHandler(
         services,
         storage=storage,
@@ -126,6 +127,7 @@ def _framework(
     services: Services,
     storage: WorkPool,
     inference: WorkPool,
+    waiting: WorkPool,
     metrics: Metrics,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
 ) -> FastAPI:
@@ -141,6 +143,7 @@ def _framework(
     for router in (
         health_router(services, storage, metrics),
         jobs_router(services, storage),
+        outputs_router(services, storage, waiting),  # before results: /results/{id}.dcm
         results_router(services, storage, inference),
         v2_router(services, storage),
     ):
@@ -202,4 +205,4 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 def openapi_document() -> dict[str, Any]:
     """Return the OpenAPI document; it does not depend on the services behind the routes."""
     nothing = cast("Any", None)  # routes look at their services only when they are called
-    return document(_framework(nothing, nothing, nothing, nothing).openapi())
+    return document(_framework(nothing, nothing, nothing, nothing, nothing).openapi())

@@ -25,6 +25,8 @@ GAUGES: Mapping[str, str] = {
     "associations": "Open DICOM associations",
     "alarms": "Alarms a person should look at",
     "resident_bytes": "Resident memory of the process",
+    "deliveries_waiting": "Objects on their way to a destination",
+    "deliveries_dead": "Objects no destination took; a person may send them again",
 }
 _JOBS = "jobs."
 
@@ -87,6 +89,12 @@ class Metrics:
             buckets=_LATENCY_S,
             registry=self._registry,
         )
+        self._deliveries = Counter(
+            "bedside_deliveries",
+            "Objects sent by destination (its name in the settings) and outcome",
+            ["destination", "outcome"],
+            registry=self._registry,
+        )
         self._inference = Histogram(
             "bedside_inference_seconds",
             "Time one synchronous inference took, decoding of the request included",
@@ -112,6 +120,10 @@ class Metrics:
     def inferred(self, kind: str, seconds: float) -> None:
         """Count a synchronous inference; kind is `tensor` or `dicom`."""
         self._inference.labels(kind).observe(seconds)
+
+    def delivery(self, destination: str, outcome: str) -> None:
+        """Count an object on its way: `delivered`, or the code of why not."""
+        self._deliveries.labels(destination, outcome).inc()
 
     def text(self, gauges: Mapping[str, float]) -> bytes:
         """Return everything in the exposition format, with these gauges."""

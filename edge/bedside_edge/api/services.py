@@ -22,6 +22,9 @@ from bedside_edge.ports import (
     RandomBytes,
     Way,
 )
+from bedside_edge.services.delivery import Deliveries
+from bedside_edge.services.publish import PublishService
+from bedside_edge.services.pull import PullService
 
 
 class Receiving(Protocol):
@@ -179,6 +182,25 @@ class Models(Protocol):
         ...
 
 
+class Outgoing(Protocol):
+    """What leaves the box, and what is fetched."""
+
+    @property
+    def publisher(self) -> PublishService:
+        """Objects of results."""
+        ...
+
+    @property
+    def deliveries(self) -> Deliveries:
+        """Their ways to the destinations."""
+        ...
+
+    @property
+    def pulls(self) -> PullService:
+        """Studies from archives."""
+        ...
+
+
 class Health(Protocol):
     """How the box is."""
 
@@ -199,6 +221,7 @@ class Services:
     jobs: Jobs
     analysis: Analysis  # the model that reads the box's studies
     models: Models
+    outgoing: Outgoing
     overlay: Callable[[str], bytes]  # result id -> PNG; NotFoundError, WrongStateError (refused)
     alarms: Callable[[], list[Alarm]]
     health: Health

@@ -77,6 +77,10 @@ class Picture(Protocol):
         """Return (rows, columns, 3) with lines of text below it as a PNG."""
         ...
 
+    def captioned(self, rgb: NDArray[np.uint8], caption: Sequence[str]) -> NDArray[np.uint8]:
+        """Return the same picture as an array of (rows, columns, 3)."""
+        ...
+
 
 class AnalysisService:
     """Reads images with one model. Safe to call from several threads."""
@@ -130,6 +134,14 @@ class AnalysisService:
         spec = dataclasses.replace(self.model.pipeline, size=_OVERLAY_PIXELS)
         prepared = prepare(self._reader.frame(data), spec)
         return self._picture.png(_painted(prepared, entry, self.model.pipeline.size), caption)
+
+    def overlay_array(self, data: bytes, entry: Json, caption: Sequence[str]) -> NDArray[np.uint8]:
+        """Return the same picture as (rows, columns, 3), for a secondary capture."""
+        spec = dataclasses.replace(self.model.pipeline, size=_OVERLAY_PIXELS)
+        shown = prepare(self._reader.frame(data), spec).shown
+        cam, place = np.asarray(entry["cam"], np.float32), tuple(entry["placement"])
+        painted = paint(shown, cam, place, max(place[2:]))  # the longer side fills the square
+        return self._picture.captioned(painted, caption)
 
     def _instance_entry(self, instance: Instance, read: Callable[[Instance], bytes]) -> Json:
         name = instance.instance_id

@@ -151,12 +151,11 @@ class DeliveryWorker:
     def _refused(self, delivery: Delivery, code: str) -> bool:
         """The destination works but does not want this object: a few tries, then a person."""
         now = self._clock.now()
-        refusals = delivery.refusals + 1
-        last = refusals >= self._rules.refusals
-        due = None if last else now + self._rules.wait(refusals)
+        wait = self._rules.refusal_wait(delivery.refusals + 1)
+        due = None if wait is None else now + wait
         self._outputs.failed(delivery.delivery_id, code, now, due, refused=True)
         self._note("delivery refused", delivery, code)
-        return last
+        return due is None
 
     def _pause(self, code: str) -> None:
         """Leave the destination alone for a while; what waited too long becomes a dead letter."""

@@ -333,8 +333,13 @@ class SendRules:
     first_wait_ms: int = 5_000
     longest_wait_ms: int = 300_000
     give_up_ms: int = 72 * 3_600_000  # a destination that is silent over a long weekend comes back
-    refusals: int = 3  # a destination that refused an object so often will not change its mind
+    refusal_waits_ms: tuple[int, ...] = (60_000, 600_000, 3_600_000)
 
     def wait(self, failures: int) -> int:
         """Return how long to wait after the n-th failure (from 1)."""
         return min(self.longest_wait_ms, self.first_wait_ms << min(failures - 1, 20))
+
+    def refusal_wait(self, refusals: int) -> int | None:
+        """Return the wait after the n-th refusal (from 1); None: it will not change its mind."""
+        waits = self.refusal_waits_ms
+        return waits[refusals - 1] if refusals <= len(waits) else None
