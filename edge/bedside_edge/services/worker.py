@@ -95,6 +95,7 @@ class Worker:
         self._analysis, self._clock, self._bell = analysis, clock, bell
         self._timeout_s, self._observe = job_timeout_s, observe
         self._stopping = threading.Event()
+        self._owed: tuple[Job, Exception] | None = None  # failed, and the queue does not know yet
 
     def stop(self) -> None:
         """Finish the job in hand, then return from `run`."""
@@ -115,29 +116,45 @@ class Worker:
                 self._bell.wait(seen, nap)
 
     def step(self) -> bool:
-        """Take and end one job; False when none is ready."""
+        """Take and end one job; False when none is ready.
+
+        Raises:
+            BedsideError: the queue cannot be written now. A job in hand is not forgotten: it is
+                given back before another one is taken.
+        """
+        if self._owed is not None:
+            self._give_back(*self._owed)
         job = self._queue.lease(self._clock.now())
         if job is None:
             return False
         started = self._clock.monotonic()
         try:
             code = self._process(job, started)
-        except WrongStateError:
-            code = "superseded"  # cancelled or taken over meanwhile: its result is nobody's
         except Exception as error:  # any failure of one study must leave the queue running
-            code = failure_code(error)
-            state = self._queue.fail(job, code, self._clock.now())
-            level = logging.ERROR if state is JobState.DEAD else logging.WARNING
-            foreseen = isinstance(error, BedsideError)
-            log.log(
-                level,
-                "job failed",
-                extra={"job": job.job_id, "code": code, "state": str(state)},
-                exc_info=None if foreseen else error,
-            )
+            # A disk too full for the result may be too full for this as well: nobody else would
+            # ever end the job, and the study's later images would wait behind it.
+            self._owed = (job, error)
+            code = self._give_back(job, error)
         self._observe(code, self._clock.monotonic() - started)
         self._bell.ring()
         return True
+
+    def _give_back(self, job: Job, error: Exception) -> str:
+        """Tell the queue that a job failed; return the code of why."""
+        code = failure_code(error)
+        try:
+            state = self._queue.fail(job, code, self._clock.now())
+        except WrongStateError:
+            self._owed = None
+            return "superseded"  # cancelled or taken over meanwhile: its result is nobody's
+        self._owed = None
+        log.log(
+            logging.ERROR if state is JobState.DEAD else logging.WARNING,
+            "job failed",
+            extra={"job": job.job_id, "code": code, "state": str(state)},
+            exc_info=None if isinstance(error, BedsideError) else error,
+        )
+        return code
 
     def _process(self, job: Job, started: float) -> str:
         instances = self._ingest.settle_study(job.study_id)
