@@ -19,7 +19,7 @@ from typing import Any
 WARM_UP = (
     3  # calls at the start of a round that count for nothing: whoever ran before left its caches
 )
-_START_S = 30.0
+_START_S = 90.0
 _PLUGIN = "libOrthancDicomWeb.so"
 _PLUGIN_FOLDERS = (
     "/usr/share/orthanc/plugins",
