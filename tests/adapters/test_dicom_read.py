@@ -19,7 +19,6 @@ from bedside_core.errors import (
     CorruptPixelsError,
     MalformedHeaderError,
     NotDicomError,
-    TooLargeError,
     UnsupportedPixelsError,
 )
 from bedside_edge.dicom import part10
@@ -111,18 +110,43 @@ def test_a_deflate_bomb_stops_at_the_limit():
     reader = PydicomReader(max_bytes=1 << 24)
 
     def call():
-        with pytest.raises(TooLargeError):
+        with pytest.raises(UnsupportedPixelsError):
             reader.frame(data)
 
     assert len(data) < 1_000_000
     assert peak_of(call) < 80_000_000
 
 
-def test_a_broken_deflate_stream_is_not_dicom():
+def test_a_broken_deflate_stream_has_no_header_and_no_pixels():
     data = part10.head("1.2.3", "1.2.3.4", part10.DEFLATED_LE) + b"\xff" * 100
-    for call in (READER.frame, READER.header, READER.pixel_digest):
-        with pytest.raises(NotDicomError):
+    with pytest.raises(NotDicomError):
+        READER.header(data)
+    for call in (READER.frame, READER.pixel_digest):
+        with pytest.raises(CorruptPixelsError):
             call(data)
+
+
+def test_a_deflate_stream_that_breaks_behind_the_header_is_refused_for_itself():
+    """Anything but a refusal would fail the whole study, its good images with it."""
+    whole = file_of(data_set(), part10.DEFLATED_LE)
+    start = part10.locate(whole).start
+    plain, half = part10.inflate(whole[start:], 1 << 20), zlib.compressobj(wbits=-15)
+    broken = whole[:start] + half.compress(plain[: len(plain) // 2])
+    broken += half.flush(zlib.Z_FULL_FLUSH)
+    assert READER.header(broken) == READER.header(whole)
+    broken += b"\xff" * 64  # no block of deflate starts like this
+    for call in (READER.frame, READER.pixel_digest):
+        with pytest.raises(CorruptPixelsError):
+            call(broken)
+
+
+@pytest.mark.parametrize("high_bit", [15, 13, 10])
+def test_values_that_do_not_lie_in_the_low_bits_are_refused(high_bit):
+    pixels = picture(64, 64, bits=12)
+    made = data_set(pixels << 4 if high_bit == 15 else pixels)
+    made.HighBit = high_bit
+    with pytest.raises(UnsupportedPixelsError):
+        READER.frame(file_of(made))
 
 
 def test_deep_sequences_are_a_refusal_not_a_crash():

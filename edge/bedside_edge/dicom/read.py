@@ -24,6 +24,8 @@ from bedside_core.errors import (
     MissingRescaleError,
     MultiFrameError,
     NoPixelsError,
+    NotDicomError,
+    TooLargeError,
     UndecodableTransferSyntaxError,
     UnsupportedPixelsError,
 )
@@ -121,7 +123,7 @@ class PydicomReader:
         where = part10.locate(data)
         syntax = where.transfer_syntax_uid
         if syntax == part10.DEFLATED_LE:
-            plain = part10.inflate(memoryview(data)[where.start :], self._max_bytes)
+            plain = self._inflated(memoryview(data)[where.start :])
             syntax = part10.EXPLICIT_LE
             source = part10.head("0.0", "0.0", syntax) + plain
         elif where.meta.get(0x00020010):
@@ -135,6 +137,17 @@ class PydicomReader:
         if len(read) == 0 and self._describes_an_image(source):
             raise CorruptPixelsError("the object ends in the middle of its pixel data")
         return Attributes(read, syntax)
+
+    def _inflated(self, deflated: memoryview) -> bytes:
+        """Inflate a stored object; what is wrong with it is the object's fault, not the job's."""
+        try:
+            return part10.inflate(deflated, self._max_bytes)
+        except TooLargeError as cause:
+            raise UnsupportedPixelsError(
+                "inflated, the object is larger than this box takes"
+            ) from cause
+        except NotDicomError as cause:
+            raise CorruptPixelsError("the deflated data set cannot be inflated") from cause
 
     def _describes_an_image(self, source: bytes) -> bool:
         """Tell what pydicom does not: it gives up everything when a fragment is cut off."""
@@ -168,8 +181,12 @@ class PydicomReader:
             raise MultiFrameError("the model reads one frame, this object has several")
         if header.integer("BitsAllocated") not in (8, 16):
             raise UnsupportedPixelsError("need 8 or 16 bits allocated")
-        if not 2 <= header.integer("BitsStored") <= 16:
+        bits = header.integer("BitsStored")
+        if not 2 <= bits <= 16:
             raise UnsupportedPixelsError("need 2 to 16 bits stored")
+        if header.integer("HighBit", bits - 1) != bits - 1:
+            # allowed until 2014: what is below the value would count as value, what is above not
+            raise UnsupportedPixelsError("the stored bits are not the low ones")
         if header.text("Modality") == "CT" and not header.has_rescale():
             raise MissingRescaleError("a CT without rescale has no Hounsfield units")
 
