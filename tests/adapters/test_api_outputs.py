@@ -7,7 +7,14 @@ from pydicom import dcmread
 
 from support.http_box import HttpBox
 from support.outputs import MemoryArchive, publishing_box
+from support.ram import ram_folder
 from support.synthetic import uid
+
+
+@pytest.fixture
+def folder():
+    with ram_folder() as folder:  # these laws open no new question to the disk
+        yield folder
 
 
 @pytest.fixture
@@ -16,8 +23,8 @@ def archive():
 
 
 @pytest.fixture
-def box(tmp_path, archive):
-    with publishing_box(tmp_path / "state", archive) as box:
+def box(folder, archive):
+    with publishing_box(folder / "state", archive) as box:
         yield box
 
 
