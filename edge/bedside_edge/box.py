@@ -13,6 +13,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 
 from bedside_core.errors import UnavailableError
@@ -32,6 +33,7 @@ from bedside_edge.services.analysis import AnalysisService
 from bedside_edge.services.ingest import IngestService
 from bedside_edge.services.outputs import DeliveryState
 from bedside_edge.services.results import ResultsService
+from bedside_edge.services.routing import RoutingService
 from bedside_edge.services.worker import Bell, Jobs, Worker
 from bedside_edge.store.objects import DiskLimits
 from bedside_edge.store.rules import CompletionRules, RetryRules
@@ -41,7 +43,7 @@ from bedside_edge.system.keys import open_box_keys
 from bedside_edge.system.malloc_glibc import keep_freed_memory
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.random_os import OsRandom
-from bedside_edge.wiring import Loaded, load_model, model_service
+from bedside_edge.wiring import Loaded, load_model, load_rules, model_service
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +71,8 @@ class Box:
         reader = PydicomReader()
         self.analysis = AnalysisService(self.loaded.model, reader, PillowPicture())
         self.models = model_service(config.model, self.analysis)
+        rules = load_rules(config.routing, self.loaded.package.manifest)
+        self.routing = RoutingService(rules, self.models)
         self.ingest = IngestService(
             objects=self.state.objects,
             studies=self.state.studies,
@@ -80,7 +84,12 @@ class Box:
             wake_soon=self.bell.ring_soon,
             max_object_bytes=config.dicom.max_object_bytes,
         )
-        self.scp = StorageScp(_acceptor_settings(config, self.loaded), self.ingest, self.clock)
+        self.scp = StorageScp(
+            _acceptor_settings(config, self.loaded),
+            self.ingest,
+            self.clock,
+            observe=partial(self.metrics.received, "dimse"),
+        )
         self.outgoing = Outgoing(
             config,
             self.state,
@@ -105,6 +114,8 @@ class Box:
             jobs=Jobs(state.jobs, self.clock, self.bell),
             analysis=self.analysis,
             models=self.models,
+            routing=self.routing,
+            instances=state.studies.instances,
             overlay=results.overlay,
             outgoing=self.outgoing,
             alarms=state.studies.alarms,
@@ -138,7 +149,7 @@ class Box:
             queue=self.state.jobs,
             objects=self.state.objects,
             ingest=self.ingest,
-            analysis=self.analysis,
+            analysis=self.routing,
             clock=self.clock,
             bell=self.bell,
             job_timeout_s=min(

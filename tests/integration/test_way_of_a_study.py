@@ -33,6 +33,9 @@ def test_four_encodings_of_one_image_are_one_patient_and_one_result(box):
     assert images[3]["same_as"] == images[2]["instance"]
     assert images[2]["probability"] == pytest.approx(lossless[0], abs=0.01)  # lossy, not equal
     assert current["superseded_by"] is None
+    assert 'bedside_instances_received_total{outcome="stored",way="dimse"} 3.0' in (
+        box.http.get("/metrics").text
+    )
     again = box.stow(*(pydicom_data(name).read_bytes() for name in names[:3]))
     assert again.status_code == 200
     assert len(box.settled()) == len(jobs)  # the same instances again: nothing new to do
@@ -50,13 +53,14 @@ def test_the_result_names_everything_that_made_it(box):
 
 
 @pytest.mark.parametrize(
-    ("name", "code"), [("CT_small.dcm", "wrong-modality"), ("MR_small.dcm", "wrong-modality")]
+    ("name", "modality"), [("CT_small.dcm", "modality CT"), ("MR_small.dcm", "modality MR")]
 )
-def test_another_modality_is_refused_with_its_reason(box, name, code):
+def test_another_modality_is_refused_with_its_reason(box, name, modality):
     path = Path(get_testdata_file(name, download=False, read=False))
     answer = box.analyze(path.read_bytes())
     assert answer.status_code == 422
-    assert answer.json()["type"] == f"urn:bedside:error:{code}"
+    assert answer.json()["type"] == "urn:bedside:error:no-route"
+    assert modality in answer.json()["detail"]
 
 
 def test_an_extremity_is_refused_and_the_refusal_is_a_kept_result(box):
@@ -65,8 +69,9 @@ def test_an_extremity_is_refused_and_the_refusal_is_a_kept_result(box):
     body = next(
         body
         for body in (box.result(job)["result"] for job in refused)
-        if body["reason"]["code"] == "wrong-body-part"
+        if "body part EXTREMITY" in body["reason"]["detail"]
     )
+    assert body["reason"]["code"] == "no-route"
     assert body["value"] is None
 
 

@@ -37,6 +37,8 @@ STATUS_OF_ERROR: tuple[tuple[type[BedsideError], Status], ...] = (
     (InvalidUidError, Status.CANNOT_UNDERSTAND),
     (NotDicomError, Status.CANNOT_UNDERSTAND),
 )
+Observe = Callable[[str], None]
+
 _STORAGE = "1.2.840.10008.5.1.4.1.1."
 _STORAGE_ELSEWHERE = frozenset(
     (
@@ -112,11 +114,18 @@ class StorageScp:
         settings: addresses and limits.
         ingest: where instances go.
         clock: for deadlines.
+        observe: told the outcome of every data set: a `Filing` word or an error's code.
     """
 
-    def __init__(self, settings: AcceptorSettings, ingest: Ingest, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: AcceptorSettings,
+        ingest: Ingest,
+        clock: Clock,
+        observe: Observe = lambda outcome: None,
+    ) -> None:
         def open_session(calling_ae: str) -> Session:
-            return _StorageSession(ingest, calling_ae)
+            return _StorageSession(ingest, calling_ae, observe)
 
         self.acceptor = Acceptor(settings, open_session, serves_storage, clock.monotonic)
 
@@ -132,13 +141,13 @@ class StorageScp:
 class _StorageSession:
     """One association: remembers which studies it brought."""
 
-    def __init__(self, ingest: Ingest, source: str) -> None:
-        self._ingest, self._source = ingest, source
+    def __init__(self, ingest: Ingest, source: str, observe: Observe) -> None:
+        self._ingest, self._source, self._observe = ingest, source, observe
         self._studies: dict[str, None] = {}
 
     def store(self, command: Command, context: AcceptedContext) -> Incoming:
         """Start one C-STORE; a refusal is kept until the data set has passed."""
-        return _StorageIncoming(self._ingest, self._source, command, context, self._stored)
+        return _StorageIncoming(self._ingest, self._source, command, context, self)
 
     def released(self) -> None:
         """The sender is done: its studies need not wait for the quiet timer."""
@@ -149,7 +158,13 @@ class _StorageSession:
         except BedsideError as failed:  # they complete by the quiet timer instead
             log.warning("studies not marked complete", extra={"code": failed.code})
 
-    def _stored(self, receipt: Filed) -> None:
+    def refused(self, answer: Answer) -> None:
+        """Count a data set that was not taken."""
+        self._observe(answer.comment)
+
+    def stored(self, receipt: Filed) -> None:
+        """Count a data set and remember its study until release."""
+        self._observe(str(receipt.outcome))
         if len(self._studies) < _MOST_STUDIES:
             self._studies[receipt.study_id] = None
 
@@ -163,9 +178,9 @@ class _StorageIncoming:
         source: str,
         command: Command,
         context: AcceptedContext,
-        stored: Callable[[Filed], None],
+        session: _StorageSession,
     ) -> None:
-        self._ingest, self._stored = ingest, stored
+        self._ingest, self._session = ingest, session
         self._refusal: Answer | None = None
         self._receiving: ReceivingObject | None = None
         try:
@@ -197,7 +212,7 @@ class _StorageIncoming:
             except Exception as error:
                 self._refuse(error)
             else:
-                self._stored(receipt)
+                self._session.stored(receipt)
         return self._refusal or Answer(status=Status.SUCCESS)
 
     def abort(self) -> None:
@@ -210,6 +225,7 @@ class _StorageIncoming:
         if not isinstance(error, BedsideError):
             log.error("an instance could not be taken in", exc_info=error)
         self._refusal = status_of(error)
+        self._session.refused(self._refusal)
         self.abort()
 
 
