@@ -366,8 +366,12 @@ class JobQueue(Protocol):
 class PixelReader(Protocol):
     """From the bytes of a DICOM object to values; every failure is a coded refusal."""
 
-    def header(self, data: bytes) -> Header:
-        """Read the routing attributes of a Part 10 object; NotDicomError, InvalidUidError."""
+    def header(self, data: bytes, *, cut: bool = False) -> Header:
+        """Read the routing attributes of a Part 10 object; NotDicomError, InvalidUidError.
+
+        With `cut` the bytes are the beginning of an object, and NotDicomError also says that its
+        header goes on.
+        """
         ...
 
     def frame(self, data: bytes) -> Frame:

@@ -14,7 +14,7 @@ from bedside_core.errors import BedsideError, InvalidUidError, NotDicomError, So
 from bedside_edge.dicom import part10
 from bedside_edge.dicom.header import check_announced, read_header
 from support.dicom_files import bundled, bundled_names
-from support.synthetic import data_set, uid
+from support.synthetic import bytes_of, data_set, uid
 from support.synthetic import part10 as file_of
 
 FIELDS = {
@@ -105,6 +105,21 @@ def test_several_valued_and_numeric_attributes():
 def test_the_beginning_of_an_object_is_enough():
     whole = bundled("RG1_UNCR")
     assert read_header(whole[: 16 << 10]) == read_header(whole)
+
+
+@pytest.mark.parametrize("syntax", [part10.EXPLICIT_LE, part10.IMPLICIT_LE, part10.DEFLATED_LE])
+@pytest.mark.parametrize("group", [0x0009, 0x0021, 0x0029, 0x0033])
+def test_a_cut_header_is_never_taken_for_a_whole_one(syntax, group):
+    """Private data of any size may stand before Rows, body part or priority."""
+    made = data_set()
+    made.add_new(group << 16 | 0x0010, "LO", "ACME")
+    made.add_new(group << 16 | 0x1001, "OB", bytes_of(200_000))
+    made.RequestedProcedurePriority = "STAT"
+    whole = file_of(made, syntax)
+    with pytest.raises(NotDicomError, match="longer than what has come"):
+        read_header(whole[: 128 << 10], cut=True)
+    assert read_header(whole, cut=True) == read_header(whole)
+    assert (read_header(whole).rows, read_header(whole).requested_priority) == (64, "STAT")
 
 
 def test_a_deflated_object_is_read_too():

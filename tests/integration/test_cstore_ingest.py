@@ -109,6 +109,16 @@ def test_an_acknowledged_instance_is_there_after_a_restart_as_it_was_sent(tmp_pa
         np.testing.assert_array_equal(PydicomReader().frame(data).pixels, noise(200, 300))
 
 
+def test_a_header_longer_than_what_is_looked_at_on_arrival_is_read_whole(tmp_path):
+    made = data_set(noise(300, 400))
+    made.add_new(0x00210010, "LO", "ACME")
+    made.add_new(0x00211001, "OB", bytes(1 << 18))
+    with box(tmp_path) as (port, state, _):
+        assert send(port, made) == Status.SUCCESS
+        ((instance, _),) = held(state)
+        assert (instance.header.rows, instance.header.columns) == (300, 400)
+
+
 def test_the_release_makes_the_study_due_at_once(tmp_path):
     with box(tmp_path) as (port, state, _):
         assert send(port, data_set(), release=True) == Status.SUCCESS

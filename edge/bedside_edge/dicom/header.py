@@ -50,23 +50,27 @@ _WANTED = frozenset(
 _LAST = max(_WANTED)
 _LONGEST = 1024  # bytes of one text value; PS3.5 allows 64 characters a component
 _INFLATED_BEGINNING = 1 << 20
+_INFLATED_HEADER = 1 << 24
 _PLAIN = frozenset(("iso8859", "latin_1", "utf_8", "utf8", "ascii", "latin-1"))
 _NAME_DELIMITERS = TEXT_VR_DELIMS | {0x5E, 0x3D}  # ^ and = reset the character set too
 
 
-def read_header(data: bytes | memoryview) -> Header:
+def read_header(data: bytes | memoryview, *, cut: bool = False) -> Header:
     """Read the routing attributes of a Part 10 object, or of a bare data set.
 
-    `data` may be cut after the attributes wanted (the last is 0040,1003), so the beginning of an
-    object that is still arriving is enough.
+    Args:
+        data: an object, or the beginning of one.
+        cut: whether more follows; then `data` must reach beyond the last attribute wanted
+            (0040,1003): one that has not come yet would be taken for absent.
 
     Raises:
-        NotDicomError: no DICOM, or SOP Class, SOP Instance or Study Instance UID is missing.
+        NotDicomError: no DICOM, or SOP Class, SOP Instance or Study Instance UID is missing, or
+            `cut` and the header goes on.
         InvalidUidError: a UID breaks PS3.5 section 9.
     """
     where = part10.locate(data)
     syntax = _checked(where.transfer_syntax_uid, "Transfer Syntax UID")
-    values, little = _values(data, where)
+    values, little = _values(data, where, cut=cut)
     encodings = _encodings(values.get(_CHARSET, b""))
     codes = {name: part10.text(values.get(tag, b"")) for name, tag in _CODES.items()}
     return Header(
@@ -100,15 +104,19 @@ def check_announced(header: Header, sop_class_uid: str, sop_instance_uid: str) -
         raise SopClassMismatchError("the data set is not what the C-STORE request announced")
 
 
-def _values(data: bytes | memoryview, where: part10.Located) -> tuple[Mapping[int, bytes], bool]:
+def _values(
+    data: bytes | memoryview, where: part10.Located, *, cut: bool
+) -> tuple[Mapping[int, bytes], bool]:
     """Return the wanted raw values and whether numbers in them are little-endian."""
     syntax, start = where.transfer_syntax_uid, where.start
     if syntax == part10.DEFLATED_LE:
-        data, start = part10.inflate_beginning(memoryview(data)[start:], _INFLATED_BEGINNING), 0
+        # a whole object may have a long header; of a cut one not more is there than the beginning
+        limit = _INFLATED_BEGINNING if cut else _INFLATED_HEADER
+        data, start = part10.inflate_beginning(memoryview(data)[start:], limit), 0
         syntax = part10.EXPLICIT_LE
     little = syntax != part10.EXPLICIT_BE
     try:
-        values, _ = part10.scan(
+        values, reached = part10.scan(
             data,
             start,
             implicit=syntax == part10.IMPLICIT_LE,
@@ -117,8 +125,16 @@ def _values(data: bytes | memoryview, where: part10.Located) -> tuple[Mapping[in
             wanted=_WANTED,
         )
     except part10.OddEncodingError:
+        if cut:
+            raise _goes_on() from None
         return _tolerant_values(bytes(memoryview(data)[start:]), syntax), little
+    if cut and reached + 8 > len(data):
+        raise _goes_on()
     return values, little
+
+
+def _goes_on() -> NotDicomError:
+    return NotDicomError("the header is longer than what has come of the object")
 
 
 def _tolerant_values(data_set: bytes, syntax: str) -> Mapping[int, bytes]:

@@ -71,14 +71,14 @@ class PydicomReader:
         self._max_frames = max_frames
         self._max_bytes = max_bytes
 
-    def header(self, data: bytes) -> Header:
+    def header(self, data: bytes, *, cut: bool = False) -> Header:
         """Read the routing attributes of a Part 10 object or bare data set.
 
         Raises:
-            NotDicomError: no DICOM, or a required UID is missing.
+            NotDicomError: no DICOM, a required UID is missing, or the header goes on (`cut`).
             InvalidUidError: a UID breaks PS3.5 section 9.
         """
-        return read_header(data)
+        return read_header(data, cut=cut)
 
     def frame(self, data: bytes) -> Frame:
         """Decode the single grey frame of an object.

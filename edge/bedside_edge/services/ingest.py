@@ -132,10 +132,11 @@ class Receiving:
     def _header_and_seal(self) -> tuple[Header, Sealed]:
         """Read the header before sealing; one longer than the head is read back after it."""
         reader, digest = self._service.reader, self._hash.hexdigest()
+        cut = len(self._head) >= _HEAD
         try:
-            header = reader.header(bytes(self._head))
+            header = reader.header(bytes(self._head), cut=cut)
         except NotDicomError:
-            if len(self._head) < _HEAD:
+            if not cut:
                 raise
         else:
             return header, self._sink.seal(digest)
