@@ -321,6 +321,25 @@ def test_a_job_that_keeps_killing_the_process_ends_in_the_dead_letter(house):
         assert state.jobs.replay(job_id, T0).state is JobState.READY
 
 
+@pytest.mark.parametrize("failed", [False, True])
+def test_a_clock_that_is_set_back_does_not_hold_a_job_back_while_the_box_runs(house, failed):
+    with opened(house, completion=RULES, retries=RETRIES) as state:
+        ahead = T0 + 60 * MINUTE
+        if failed:
+            ready(state, at=ahead)
+            state.jobs.fail(state.jobs.lease(ahead), "engine-failed", ahead)
+        else:
+            file(state, at=ahead)
+        assert state.jobs.lease(T0) is not None
+
+
+def test_a_small_step_back_of_the_clock_changes_nothing(house):
+    with opened(house, completion=RULES) as state:
+        file(state, at=T0)
+        assert state.jobs.lease(T0 - 1_000) is None
+        assert state.jobs.lease(T0 + 5_000) is not None
+
+
 def test_a_clock_that_ran_ahead_does_not_hold_a_job_back_after_a_restart(house):
     year = 365 * 24 * 60 * MINUTE
     with opened(house, completion=RULES, retries=RETRIES) as state:

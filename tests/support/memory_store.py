@@ -287,7 +287,8 @@ class MemoryJobs:
 
     def lease(self, now: int) -> Job | None:
         with self._lock:
-            ready = [j for j in self._free() if j.due <= now]
+            latest = now + self._longest_wait()
+            ready = [j for j in self._free() if j.due <= now or j.due > latest]
             if not ready:
                 return None
             job = min(ready, key=lambda j: score(j.created, j.priority))  # first of equals
@@ -352,7 +353,7 @@ class MemoryJobs:
                         attempts=max(0, job.attempts - 1),
                     ),
                 )
-            longest = now + max(self._completion.max_wait_ms, *self._retries.backoff_ms)
+            longest = now + self._longest_wait()
             for job in self._disk.jobs:
                 if job.state in OPEN and job.due > longest:
                     put(self._disk, replace(job, due=longest))
@@ -411,6 +412,9 @@ class MemoryJobs:
 
     def next_due(self) -> int | None:
         return min((j.due for j in self._free()), default=None)
+
+    def _longest_wait(self) -> int:
+        return max(self._completion.max_wait_ms, *self._retries.backoff_ms)
 
     def _free(self) -> list[Job]:
         """Open jobs that no other job of their study has to end before."""

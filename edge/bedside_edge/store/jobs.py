@@ -48,7 +48,9 @@ _FREE: Final = """
   AND NOT EXISTS (SELECT 1 FROM jobs AS o WHERE o.study_id = jobs.study_id AND o.seq < jobs.seq
                   AND o.state IN ('collecting', 'ready'))
 """
-_NEXT: Final = "SELECT seq" + _FREE + "AND due <= ? ORDER BY score, seq LIMIT 1"
+# Nothing is made to wait longer than to ?2: what is due after that was dated by a clock that has
+# been set back since, and would wait as long as that clock was ahead
+_NEXT: Final = "SELECT seq" + _FREE + "AND (due <= ?1 OR due > ?2) ORDER BY score, seq LIMIT 1"
 _NEXT_DUE: Final = "SELECT min(due)" + _FREE
 _TAKE: Final = """
   UPDATE jobs SET state = 'running', lease = ?, attempts = attempts + 1, updated = ?,
@@ -103,11 +105,12 @@ class SqliteJobs:
 
     def lease(self, now: int) -> Job | None:
         """Take the next ready job (due ones included) and mark it RUNNING; None if none."""
-        if self._database.read(lambda c: c.execute(_NEXT, (now,)).fetchone()) is None:
+        when = (now, now + self._longest_wait())
+        if self._database.read(lambda c: c.execute(_NEXT, when).fetchone()) is None:
             return None  # a look costs no fsync
 
         def take(c: sqlite3.Connection) -> Job | None:
-            row = c.execute(_NEXT, (now,)).fetchone()
+            row = c.execute(_NEXT, when).fetchone()
             if row is None:
                 return None  # another worker was faster
             c.execute(_TAKE, (new_id(self._random), now, row[0]))
@@ -179,10 +182,9 @@ class SqliteJobs:
                     ),
                 )
             # A clock that ran ahead must not leave a job waiting for a day that is far away
-            longest = max(self._completion.max_wait_ms, *self._retries.backoff_ms)
             c.execute(
                 "UPDATE jobs SET due = ?1 WHERE due > ?1 AND state IN ('collecting', 'ready')",
-                (now + longest,),
+                (now + self._longest_wait(),),
             )
             return len(rows)
 
@@ -269,6 +271,9 @@ class SqliteJobs:
             superseded_by=row[4],
             body=box.open(row[5], f"result {row[0]}"),
         )
+
+    def _longest_wait(self) -> int:
+        return max(self._completion.max_wait_ms, *self._retries.backoff_ms)
 
     def _change(self, job_id: str, allowed: tuple[JobState, ...], change: str, now: int) -> Job:
         def update(c: sqlite3.Connection) -> Job:
