@@ -7,13 +7,14 @@ thread runs and nothing is published; objects are made when somebody asks for th
 import threading
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from bedside_edge.config import Config
 from bedside_edge.config import Destination as DestinationSettings
 from bedside_edge.dicom.pull import GetScu, MoveScu
 from bedside_edge.dicom.scu import Peer, TlsFiles
 from bedside_edge.dicom.send import StoreScu
-from bedside_edge.dicom.web import StowClient, WebArchive, WebPeer
+from bedside_edge.dicom.web import WebPeer
 from bedside_edge.dicom.write import DicomWriter
 from bedside_edge.ports import Clock, PixelReader, RandomBytes
 from bedside_edge.services.delivery import Deliveries, DeliveryWorker
@@ -24,6 +25,9 @@ from bedside_edge.services.publish import Paint, PublishService
 from bedside_edge.services.pull import PullService
 from bedside_edge.services.worker import Bell
 from bedside_edge.store.state import State
+
+if TYPE_CHECKING:
+    from bedside_edge.dicom.web import WebPeer
 
 _STOP_S = 5.0
 
@@ -123,12 +127,16 @@ def _rules(config: Config) -> SendRules:
 def _destination(name: str, settings: DestinationSettings, config: Config) -> Destination:
     objects = frozenset(Kind(kind) for kind in settings.objects)
     if settings.kind == "dicomweb":
+        from bedside_edge.dicom.web import StowClient  # the HTTP client: only when it is needed
+
         return StowClient(name, _web_peer(settings), objects)
     return StoreScu(name, _peer(settings, config), objects)
 
 
 def _archive(name: str, settings: DestinationSettings, config: Config) -> Archive:
     if settings.fetch == "wado":
+        from bedside_edge.dicom.web import WebArchive
+
         return WebArchive(name, _web_peer(settings), config.dicom.max_object_bytes)
     peer = _peer(settings, config)
     if settings.fetch == "c-move":
@@ -147,7 +155,9 @@ def _peer(settings: DestinationSettings, config: Config) -> Peer:
     )
 
 
-def _web_peer(settings: DestinationSettings) -> WebPeer:
+def _web_peer(settings: DestinationSettings) -> "WebPeer":
+    from bedside_edge.dicom.web import WebPeer
+
     return WebPeer(
         url=settings.url,
         timeout_s=settings.timeout_s,

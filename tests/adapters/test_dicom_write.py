@@ -7,6 +7,7 @@ from io import BytesIO
 import highdicom
 import numpy as np
 import pytest
+from highdicom import base
 from highdicom.ko import KeyObjectSelectionDocument
 from highdicom.sr import CodedConcept
 from pydicom import dcmread
@@ -15,6 +16,7 @@ from pydicom.uid import UID
 from bedside_core.errors import MalformedHeaderError
 from bedside_core.findings import Decision
 from bedside_core.review import Review, ReviewKind
+from bedside_edge.dicom import write_common
 from bedside_edge.dicom.write import DicomWriter, random_uid
 from bedside_edge.dicom.write_common import read_source
 from bedside_edge.services.outputs import Draft, Kind
@@ -319,3 +321,12 @@ def test_dcmtk_reads_every_object(writer, tmp_path):
         tool = "/usr/bin/dsrdump" if made.kind in (Kind.SR, Kind.KO) else "/usr/bin/dcmdump"
         seen = subprocess.run([tool, str(path)], capture_output=True, text=True, check=False)
         assert seen.returncode == 0, seen.stderr
+
+
+def test_remembered_answers_about_the_standard_are_the_librarys(writer):
+    classes = {made.sop_class_uid for made in everything(writer, SOURCES[PLACED])}
+    for sop_class in classes:
+        for keyword in ("ContentDate", "ContentTime", "NumberOfFrames", "PixelData"):
+            assert base.is_attribute_in_iod is write_common._in_iod
+            told = write_common._in_iod(keyword, sop_class)
+            assert told == write_common._walk_iod(keyword, sop_class)

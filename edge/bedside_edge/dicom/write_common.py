@@ -5,13 +5,16 @@ Text is decoded with the source's character set and written as ISO_IR 192.
 """
 
 import datetime
+import functools
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from typing import Final
 
 import pydicom
-from highdicom import ContributingEquipment
+from highdicom import ContributingEquipment, _standard_utils, base
+from highdicom.sr import content
 from highdicom.sr.coding import CodedConcept
 from pydicom.dataset import Dataset
 from pydicom.tag import Tag
@@ -53,6 +56,25 @@ _DATE: Final = re.compile(r"\d{8}")
 _OLD_DATE: Final = re.compile(r"(\d{4})\.(\d{2})\.(\d{2})")
 _TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d|60)?(\.\d{1,6})?)?")
 _AGE: Final = re.compile(r"\d{3}[DWMY]")
+
+_walk_iod = _standard_utils.is_attribute_in_iod
+
+
+@functools.cache
+def _known_in_iod(keyword: str, sop_class_uid: str, excluded: tuple[str, ...]) -> bool:
+    return bool(_walk_iod(keyword, sop_class_uid, excluded or None))
+
+
+def _in_iod(
+    attribute: str, sop_class_uid: str, exclude_path_elements: Sequence[str] | None = None
+) -> bool:
+    return _known_in_iod(attribute, str(sop_class_uid), tuple(exclude_path_elements or ()))
+
+
+# highdicom walks its tables of the standard fourteen times for the objects of one result, always
+# for the same few questions: a seventh of the time. Its version is pinned; a test compares.
+for _module in (_standard_utils, base, content):
+    _module.is_attribute_in_iod = _in_iod
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
