@@ -27,7 +27,8 @@ def analyze_files(
     loaded = load_model(settings)
     service = analysis_service(loaded)
     try:
-        return [_row(service, path, _overlay_path(overlay, path, len(files))) for path in files]
+        places = _overlay_paths(overlay, files)
+        return [_row(service, path, place) for path, place in zip(files, places, strict=True)]
     finally:
         loaded.model.engine.close()
 
@@ -54,10 +55,20 @@ def describe_profile(settings: ModelSettings) -> dict[str, Any]:
         loaded.model.engine.close()
 
 
-def _overlay_path(overlay: Path | None, path: Path, count: int) -> Path | None:
-    if overlay is None or count == 1:
-        return overlay
-    return overlay / f"{path.stem}.png"
+def _overlay_paths(overlay: Path | None, files: Sequence[Path]) -> list[Path | None]:
+    """Return where each file's overlay goes: equal names of two folders are two patients."""
+    if overlay is None or len(files) == 1:
+        return [overlay] * len(files)
+    stems, taken = {path.stem for path in files}, set[str]()
+    places: list[Path | None] = []
+    for path in files:
+        name, number = path.stem, 1
+        while name in taken or (number > 1 and name in stems):
+            number += 1
+            name = f"{path.stem}-{number}"
+        taken.add(name)
+        places.append(overlay / f"{name}.png")
+    return places
 
 
 def _row(service: AnalysisService, path: Path, overlay: Path | None) -> dict[str, Any]:
@@ -69,9 +80,7 @@ def _row(service: AnalysisService, path: Path, overlay: Path | None) -> dict[str
         if result["value"] is None:
             row["exit_code"] = _REFUSED
         elif overlay is not None:
-            overlay.parent.mkdir(parents=True, exist_ok=True)
-            picture = service.overlay(data, result["images"][0], caption(result))
-            overlay.write_bytes(picture)
+            _write(overlay, service.overlay(data, result["images"][0], caption(result)))
             row["overlay"] = str(overlay)
     except BedsideError as error:
         row |= {
@@ -80,6 +89,14 @@ def _row(service: AnalysisService, path: Path, overlay: Path | None) -> dict[str
             "notice": NOTICE,
         }
     return row
+
+
+def _write(path: Path, picture: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture)
+    except OSError as cause:
+        raise InvalidInputError(f"the overlay cannot be written: {cause.strerror}") from cause
 
 
 def _read(path: Path) -> bytes:
