@@ -129,6 +129,12 @@ class OutlierImageError(RefusedError):
     code = "outlier-image"
 
 
+class NoRouteError(RefusedError):
+    """No routing rule takes the study, or the one that does says that nothing runs."""
+
+    code = "no-route"
+
+
 # --- receiving -------------------------------------------------------------------------------
 
 
@@ -192,6 +198,12 @@ class InvalidConfigError(InvalidInputError):
     """A setting is unknown or out of range."""
 
     code = "invalid-config"
+
+
+class InvalidRulesError(InvalidInputError):
+    """The routing rules cannot be read, or name a model the box does not hold."""
+
+    code = "invalid-rules"
 
 
 class InvalidPackageError(InvalidInputError):

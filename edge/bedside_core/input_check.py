@@ -146,12 +146,12 @@ def check_header(image: Described, accepts: Accepts) -> tuple[Check, ...]:
 
 
 def _modality(image: Described, accepts: Accepts) -> _Line:
-    named = image.modality or _MODALITY_OF_CLASS.get(image.sop_class_uid, "")
-    passed = _plain(named) in _plain_all(accepts.modalities)
+    named = modality_of(image)
+    passed = plain(named) in _plain_all(accepts.modalities)
     if passed:
-        reason = f"modality {_shown(named)}"
+        reason = f"modality {shown(named)}"
     elif named:
-        reason = f"modality {_shown(named)}, the model reads {_listed(accepts.modalities)}"
+        reason = f"modality {shown(named)}, the model reads {_listed(accepts.modalities)}"
     else:
         reason = f"no modality given, the model reads {_listed(accepts.modalities)}"
     return Check(name="modality", passed=passed, reason=reason), WrongModalityError
@@ -159,7 +159,7 @@ def _modality(image: Described, accepts: Accepts) -> _Line:
 
 def _intent(image: Described) -> _Line:
     raw = (
-        _plain(image.presentation_intent) == "FORPROCESSING"
+        plain(image.presentation_intent) == "FORPROCESSING"
         or image.sop_class_uid in _FOR_PROCESSING_CLASSES
     )
     reason = "raw detector values, FOR PROCESSING" if raw else "not FOR PROCESSING"
@@ -183,24 +183,24 @@ def _image_type(image: Described) -> _Line:
 
 
 def _body_part(image: Described, accepts: Accepts) -> _Line:
-    if not _plain(image.body_part):
+    if not plain(image.body_part):
         reason, passed = "no body part given; the pixels decide", True
-    elif not accepts.body_parts or _plain(image.body_part) in _plain_all(accepts.body_parts):
-        reason, passed = f"body part {_shown(image.body_part)}", True
+    elif not accepts.body_parts or plain(image.body_part) in _plain_all(accepts.body_parts):
+        reason, passed = f"body part {shown(image.body_part)}", True
     else:
         listed = _listed(accepts.body_parts)
-        reason, passed = f"body part {_shown(image.body_part)}, the model reads {listed}", False
+        reason, passed = f"body part {shown(image.body_part)}, the model reads {listed}", False
     return Check(name="body-part", passed=passed, reason=reason), WrongBodyPartError
 
 
 def _view(image: Described, accepts: Accepts) -> _Line:
-    if not _plain(image.view):
+    if not plain(image.view):
         reason, passed = "no view given; the pixels decide", True
-    elif not accepts.views or _plain(image.view) in _plain_all(accepts.views):
-        reason, passed = f"view {_shown(image.view)}", True
+    elif not accepts.views or plain(image.view) in _plain_all(accepts.views):
+        reason, passed = f"view {shown(image.view)}", True
     else:
         listed = _listed(accepts.views)
-        reason, passed = f"view {_shown(image.view)}, the model reads {listed}", False
+        reason, passed = f"view {shown(image.view)}, the model reads {listed}", False
     return Check(name="view", passed=passed, reason=reason), WrongViewError
 
 
@@ -212,16 +212,21 @@ def _size(image: Described, accepts: Accepts) -> _Line:
     return Check(name="size", passed=passed, reason=reason), UnsupportedPixelsError
 
 
-def _plain(value: str) -> str:
+def modality_of(image: Described) -> str:
+    """Return the modality; where the sender left it out, the SOP Class's, if it has one."""
+    return image.modality or _MODALITY_OF_CLASS.get(image.sop_class_uid, "")
+
+
+def plain(value: str) -> str:
     """Fold spelling: `Chest`, `CHEST ` and `FOR_PROCESSING`, `FOR PROCESSING` are one."""
     return "".join(letter for letter in value.upper() if letter.isalnum())
 
 
 def _plain_all(values: Iterable[str]) -> set[str]:
-    return {_plain(value) for value in values}
+    return {plain(value) for value in values}
 
 
-def _shown(value: str) -> str:
+def shown(value: str) -> str:
     """Return a code a sender chose, short and plain: it goes into results and pages."""
     kept = "".join(letter if letter.isascii() and letter.isalnum() else " " for letter in value)
     return " ".join(kept.split())[:16] or "(unreadable)"

@@ -108,6 +108,26 @@ def study_result(manifest: Manifest, images: Sequence[Json], provenance: Json) -
     return body
 
 
+def unrouted_result(images: Sequence[Json], refusal: BedsideError, routing: Json) -> Json:
+    """Assemble the document of a study that no model was asked to read.
+
+    Args:
+        images: entries of the study's instances.
+        refusal: why nothing ran.
+        routing: the rules in force and what they said.
+    """
+    nothing = ("finding", "value", "model", "pipeline", "engine", "profile", "package")
+    return {
+        "format": FORMAT,
+        "notice": NOTICE,
+        "status": "not_processed",
+        "reason": {"code": refusal.code, "detail": str(refusal)},
+        "images": list(images),
+        "routing": routing,
+        **dict.fromkeys(nothing),
+    }
+
+
 def canonical(body: Json) -> bytes:
     """Return the document as canonical JSON bytes."""
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -7,9 +7,12 @@ from typing import Any
 
 from bedside_core.errors import BedsideError, InvalidInputError, NotDicomError
 from bedside_core.result import NOTICE, caption
+from bedside_core.routing import Image
 from bedside_edge.config import Model as ModelSettings
+from bedside_edge.dicom.header import read_header
 from bedside_edge.engine.probe import probe
 from bedside_edge.services.analysis import AnalysisService
+from bedside_edge.services.routing import image_of
 from bedside_edge.wiring import analysis_service, load_model
 
 _REFUSED = 3
@@ -31,6 +34,17 @@ def analyze_files(
         return [_row(service, path, place) for path, place in zip(files, places, strict=True)]
     finally:
         loaded.model.engine.close()
+
+
+def images_of(files: Sequence[Path], source: str) -> list[Image]:
+    """Return what routing rules see of DICOM files.
+
+    Raises:
+        InvalidInputError: one cannot be read as DICOM; there is nothing to try.
+    """
+    if not files:
+        raise InvalidInputError("no files in there")
+    return [image_of(read_header(_read(path)), source) for path in files]
 
 
 def describe_profile(settings: ModelSettings) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Exit codes: 0 done, 2 usage, 3 refused by a rule, 4 unusable input, 5 the box cannot do it now.
 """
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -14,7 +15,9 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from bedside_core.errors import BedsideError, InvalidInputError
+from bedside_core.errors import BedsideError, InvalidInputError, InvalidRulesError, NoRouteError
+from bedside_core.manifest import Manifest
+from bedside_core.routing import Rules
 from bedside_edge.config import Config, load_config
 from bedside_edge.config import Model as ModelSettings
 from bedside_edge.logs import set_up_logging
@@ -25,6 +28,7 @@ _HINTS = {
     "invalid-config": "see docs/config.md; `bedside-edge check-config FILE` shows what would apply",
     "profile-mismatch": "`bedside-edge profile` shows this board and why each profile fits or not",
     "golden-mismatch": "do not serve on this machine; try another engine with --engine",
+    "invalid-rules": "see docs/routing.md; `bedside-edge rules check FILE` reads a rules file",
     "invalid-package": "fetch the package again; never edit files inside it",
     "store-unavailable": "is another bedside-edge using this state folder?",
     "disk-full": "free space, or lower [disk] min_free_bytes if you know why",
@@ -183,6 +187,86 @@ def show_profile(
         shown = value if isinstance(value, str) else json.dumps(value)
         table.add_row(key.replace("_", " "), shown)
     Console().print(table)
+
+
+@cli.group()
+def rules() -> None:
+    """Routing rules: which model reads which study."""
+
+
+@rules.command("check")
+@click.argument("path", metavar="[RULES.toml]", type=click.Path(path_type=Path), required=False)
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML settings")
+def rules_check(path: Path | None, config_path: Path | None) -> None:
+    """Read RULES.toml, or the rules in force, and say what is in them.
+
+    \b
+    Examples:
+      bedside-edge rules check
+      bedside-edge rules check rules.toml
+    """
+    found, models = _rules(path, config_path)
+    for rule in found.rules:
+        lines = [("when", one) for one in rule.when] + [("unless", one) for one in rule.unless]
+        told = "".join(f"\n  {word} {one.key} in {list(one.values)}" for word, one in lines)
+        click.echo(f"{rule.name}: {rule.model or 'nothing runs'}{told or '  (every image)'}")
+    click.echo(f"{len(found.rules)} rules, {found.digest}")
+    if missing := [name for name in found.models if name not in models]:
+        raise InvalidRulesError(f"not on this box: {', '.join(missing)}")
+
+
+@rules.command("test")
+@click.argument(
+    "paths", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option("--rules", "rules_path", type=click.Path(path_type=Path), help="Rules to try")
+@click.option("--source", default="", help="Calling AE title the study would come from")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML settings")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document")
+def rules_test(
+    paths: tuple[Path, ...],
+    rules_path: Path | None,
+    source: str,
+    config_path: Path | None,
+    as_json: bool,
+) -> None:
+    """Say which model would take the DICOM FILEs of one study, and why not the others.
+
+    Nothing is sent, stored or analysed. Exits 3 when nothing would run.
+
+    \b
+    Examples:
+      bedside-edge rules test chest.dcm
+      bedside-edge rules test study/ --rules rules.toml --source CT1 --json
+    """
+    from bedside_edge.analyze import images_of  # pulls in DICOM: only when it is needed
+    from bedside_edge.services.routing import dry_run
+
+    found, models = _rules(rules_path, config_path)
+    images = images_of(list(_files(paths)), source)
+    accepts = {name: manifest.accepts for name, manifest in models.items()}
+    run = dry_run(found, images, accepts)
+    if as_json:
+        click.echo(json.dumps(dataclasses.asdict(run), sort_keys=True))
+    else:
+        click.echo(f"{run.plan.model or 'nothing runs'}: {run.plan.reason}")
+        for verdict in run.plan.verdicts:
+            click.echo(f"  rule {verdict.rule}: {verdict.reason}")
+        for chance in run.chances:
+            word = "runs" if chance.runs else "does not run"
+            click.echo(f"  model {chance.model} {word}: {chance.reason}")
+    if not any(chance.runs for chance in run.chances):
+        sys.exit(NoRouteError.exit_code)
+
+
+def _rules(path: Path | None, config_path: Path | None) -> tuple[Rules, dict[str, Manifest]]:
+    """Return the rules of a file or those in force, and the models of this box."""
+    from bedside_edge.wiring import known_manifests, load_rules, served_manifest
+
+    config, _ = load_config(config_path)
+    settings = config.routing.model_copy(update={"rules": str(path)}) if path else config.routing
+    served = served_manifest(config.model)
+    return load_rules(settings, served), known_manifests(config.model) | {served.name: served}
 
 
 def _model_settings(

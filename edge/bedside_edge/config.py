@@ -191,6 +191,16 @@ class Model(_Section):
     )
 
 
+class Routing(_Section):
+    """Which model reads which study."""
+
+    rules: str = Field(
+        default="",
+        description="TOML file with the routing rules; empty gives every model of `[model]` "
+        "the images it was made for",
+    )
+
+
 class Log(_Section):
     """Log lines on standard error; they name no patient and no UID at any level."""
 
@@ -288,6 +298,7 @@ class Config(_Section):
     jobs: Jobs = Jobs()
     disk: Disk = Disk()
     model: Model = Model()
+    routing: Routing = Routing()
     delivery: Delivery = Delivery()
     destinations: dict[DestinationName, Destination] = Field(
         default={}, description="Table per archive, under a name of your choice"

@@ -197,6 +197,7 @@ class Instance:
     digest: str
     state: InstanceState
     same_as: str = ""  # instance_id of the first with that UID
+    source: str = ""  # as of its arrival
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,9 +5,17 @@ import logging
 import sys
 from pathlib import Path
 
-from bedside_core.errors import InvalidPackageError, InvalidProfileError, NotFoundError
+from bedside_core.errors import (
+    InvalidPackageError,
+    InvalidProfileError,
+    InvalidRulesError,
+    NotFoundError,
+)
+from bedside_core.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from bedside_core.profile import EngineChoice, LoadedProfile, choose, parse_profile
+from bedside_core.routing import Rules, default_rules, parse_rules
 from bedside_edge.config import Model as ModelSettings
+from bedside_edge.config import Routing as RoutingSettings
 from bedside_edge.dicom.read import PydicomReader
 from bedside_edge.engine.opening import Opened, load_profiles, open_engine
 from bedside_edge.engine.package import Package, open_package
@@ -142,6 +150,51 @@ def model_service(settings: ModelSettings, first: AnalysisService) -> ModelServi
         known=lambda: list(known_packages(settings)),
         most=settings.max_loaded,
     )
+
+
+def load_rules(settings: RoutingSettings, manifest: Manifest) -> Rules:
+    """Return the rules of the settings, else those that follow from what the model was made for.
+
+    Raises:
+        InvalidRulesError: the file cannot be read, or what is in it.
+    """
+    if not settings.rules:
+        return parse_rules(default_rules(manifest.name, manifest.accepts).encode())
+    try:
+        data = Path(settings.rules).expanduser().read_bytes()
+    except OSError as cause:
+        raise InvalidRulesError("the rules file cannot be read") from cause
+    return parse_rules(data)
+
+
+def served_manifest(settings: ModelSettings) -> Manifest:
+    """Return the manifest of the package that reads the box's studies, without its files.
+
+    Raises:
+        InvalidPackageError: it cannot be read.
+    """
+    folder = Path(settings.package) if settings.package else shipped_package()
+    try:
+        return parse_manifest((folder / MANIFEST_NAME).read_bytes())
+    except OSError as cause:
+        raise InvalidPackageError("the package has no readable manifest") from cause
+
+
+def known_manifests(settings: ModelSettings) -> dict[str, Manifest]:
+    """Return the manifest of the newest version of every package on this box, by name.
+
+    Raises:
+        InvalidPackageError: one cannot be read.
+    """
+    found: dict[str, Manifest] = {}
+    for model, folder in sorted(
+        known_packages(settings).items(), key=lambda item: (item[0].name, item[0].order)
+    ):
+        try:
+            found[model.name] = parse_manifest((folder / MANIFEST_NAME).read_bytes())
+        except OSError as cause:
+            raise InvalidPackageError(f"package {model} has no readable manifest") from cause
+    return found
 
 
 def _read_profile(path: Path) -> LoadedProfile:

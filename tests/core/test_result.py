@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from bedside_core.errors import NoPixelsError, WrongModalityError
+from bedside_core.errors import NoPixelsError, NoRouteError, WrongModalityError
 from bedside_core.findings import Check, Decision
 from bedside_core.imaging import Frame, PipelineSpec, prepare
 from bedside_core.result import (
@@ -18,6 +18,7 @@ from bedside_core.result import (
     refusal_entry,
     same_entry,
     study_result,
+    unrouted_result,
 )
 
 PROVENANCE = {"package": "sha256:" + "0" * 64}
@@ -88,3 +89,15 @@ def test_the_words_under_an_overlay_say_what_it_is_not_and_what_computed_it(mani
 def test_a_number_that_is_none_never_reaches_the_document():
     with pytest.raises(ValueError, match="JSON compliant"):
         canonical({"probability": float("nan")})
+
+
+def test_a_study_that_went_nowhere_has_a_reason_and_no_number():
+    refusal = NoRouteError("no rule takes it")
+    entry = refusal_entry("i-1", refusal)
+    body = unrouted_result([entry], refusal, {"rule": None})
+    assert body["status"] == "not_processed"
+    assert body["reason"] == {"code": "no-route", "detail": "no rule takes it"}
+    assert body["images"] == [entry]
+    assert body["routing"] == {"rule": None}
+    nothing = ("value", "finding", "model", "engine", "pipeline", "profile", "package")
+    assert all(body[name] is None for name in nothing)

@@ -10,6 +10,7 @@ from typing import Any
 from bedside_core.errors import ConflictingInstanceError, NotFoundError, WrongStateError
 from bedside_core.findings import Check
 from bedside_core.manifest import Manifest
+from bedside_core.routing import default_rules, parse_rules
 from bedside_edge.api.app import create_app
 from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.services import Services
@@ -20,6 +21,7 @@ from bedside_edge.ports import (
     Arrival,
     Filed,
     Filing,
+    Instance,
     Job,
     JobState,
     Outputs,
@@ -29,6 +31,7 @@ from bedside_edge.ports import (
     Way,
 )
 from bedside_edge.services.models import ModelId, ModelService
+from bedside_edge.services.routing import RoutingService
 from support.asgi_client import AsgiClient
 from support.fake_engine import TINY_IO, FakeEngine
 from support.sample_manifest import manifest_fields
@@ -285,6 +288,10 @@ class HttpBox:
         self.models = ModelService(
             self.analysis, open_model=self._open_model, known=lambda: self.known, most=3
         )
+        manifest = self.analysis.model.manifest
+        rules = parse_rules(default_rules(manifest.name, manifest.accepts).encode())
+        self.routing = RoutingService(rules, self.models)
+        self.held: dict[str, list[Instance]] = {}
         self.health = FakeHealth()
         self.alarms: list[Alarm] = []
         self.known: list[ModelId] = [ModelId("sample", "1.0.0"), ModelId("second", "1.0.0")]
@@ -298,6 +305,8 @@ class HttpBox:
             jobs=self.jobs,
             analysis=self.analysis,
             models=self.models,
+            routing=self.routing,
+            instances=self._instances,
             outgoing=outgoing,
             overlay=self._overlay,
             alarms=lambda: self.alarms,
@@ -323,6 +332,11 @@ class HttpBox:
         analysis.model.manifest = Manifest.model_validate(fields)
         self.opened.append(analysis)
         return analysis
+
+    def _instances(self, study_id: str) -> list[Instance]:
+        if study_id not in self.held:
+            raise NotFoundError("no study of that id")
+        return self.held[study_id]
 
     def _overlay(self, result_id: str) -> bytes:
         if result_id not in self.pictures:

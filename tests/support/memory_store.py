@@ -227,6 +227,7 @@ class MemoryStudies:
             digest=arrival.sealed.digest,
             state=InstanceState.SECOND if here else InstanceState.HELD,
             same_as=here[0].instance_id if here else "",
+            source=arrival.source,
         )
         disk.instances.append(instance)
         if held and not here:

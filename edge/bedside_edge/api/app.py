@@ -29,6 +29,7 @@ from bedside_edge.api.pool import WorkPool, close_pools
 from bedside_edge.api.reply import Reply
 from bedside_edge.api.routes import health_router, jobs_router, results_router
 from bedside_edge.api.routes_outputs import outputs_router
+from bedside_edge.api.routes_rules import rules_router
 from bedside_edge.api.routes_v2 import v2_router
 from bedside_edge.api.services import Services
 from bedside_edge.api.shell import HotRoute, Shell
@@ -146,6 +147,7 @@ def _framework(
         outputs_router(services, storage, waiting),  # before results: /results/{id}.dcm
         results_router(services, storage, inference),
         v2_router(services, storage),
+        rules_router(services, storage),
     ):
         app.include_router(router)
     app.add_exception_handler(BedsideError, _on_error)

@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from bedside_core.findings import Check
 from bedside_core.manifest import Manifest
+from bedside_core.routing import Chance, Image, Plan, Rules
 from bedside_edge.ports import (
     Alarm,
     Arrival,
     Clock,
     Engine,
     Filed,
+    Instance,
     Job,
     JobQueue,
     Outputs,
@@ -201,6 +203,33 @@ class Outgoing(Protocol):
         ...
 
 
+class DryRun(Protocol):
+    """What the rules would do with a study."""
+
+    @property
+    def rules(self) -> str:
+        """Digest of the rules that were tried."""
+        ...
+
+    @property
+    def plan(self) -> Plan:
+        """What would run, and every rule's verdict."""
+        ...
+
+    @property
+    def chances(self) -> Sequence[Chance]:
+        """What would become of each loaded model."""
+        ...
+
+
+class Routing(Protocol):
+    """The routing rules in force."""
+
+    def dry_run(self, images: Sequence[Image], rules: Rules | None = None) -> DryRun:
+        """Say what these rules, or those in force, would do; nothing changes."""
+        ...
+
+
 class Health(Protocol):
     """How the box is."""
 
@@ -221,6 +250,8 @@ class Services:
     jobs: Jobs
     analysis: Analysis  # the model that reads the box's studies
     models: Models
+    routing: Routing
+    instances: Callable[[str], Sequence[Instance]]  # of a held study; NotFoundError
     outgoing: Outgoing
     overlay: Callable[[str], bytes]  # result id -> PNG; NotFoundError, WrongStateError (refused)
     alarms: Callable[[], list[Alarm]]

@@ -138,7 +138,7 @@ def digests(studies: Sequence[Json]) -> list[tuple[str, str]]:
             (f"Profile {document['profile']['name']}", document["profile"]["digest"]),
         )
         for study in studies
-        if (document := study["document"])
+        if (document := study["document"]) and document["package"]  # none: no route
     }
     if len(found) != 1:
         raise DemoError(f"{len(found)} different sets of digests in the results of one run")

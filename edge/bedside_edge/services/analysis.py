@@ -6,14 +6,14 @@ raised, so that the job is tried again.
 
 import dataclasses
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bedside_core.errors import OutlierImageError, RefusedError
+from bedside_core.errors import NoRouteError, OutlierImageError, RefusedError
 from bedside_core.findings import Check, Familiar, feature_check, intensity_check
 from bedside_core.imaging import PipelineSpec, Prepared, prepare
 from bedside_core.input_check import judge_header
@@ -112,16 +112,24 @@ class AnalysisService:
         return study_result(self.model.manifest, [entry], self.model.provenance())
 
     def analyse_study(
-        self, instances: Sequence[Instance], read: Callable[[Instance], bytes]
+        self,
+        instances: Sequence[Instance],
+        read: Callable[[Instance], bytes],
+        *,
+        left_out: Mapping[str, str] | None = None,
+        routing: Json | None = None,
     ) -> Outcome:
         """Return the outcome of a job over a study's settled instances.
 
         Args:
             instances: in order of arrival.
             read: fetches the plain bytes of one instance.
+            left_out: instances the rules do not give to this model, by id, with the reason.
+            routing: which rules chose this model, for the result.
         """
-        entries = [self._instance_entry(instance, read) for instance in instances]
-        body = study_result(self.model.manifest, entries, self.model.provenance())
+        entries = [self._instance_entry(one, read, left_out or {}) for one in instances]
+        provenance = {**self.model.provenance(), "routing": routing}
+        body = study_result(self.model.manifest, entries, provenance)
         reason = body["reason"]
         return Outcome(
             refused=body["status"] != "analysed",
@@ -133,7 +141,7 @@ class AnalysisService:
         """Return a PNG: the image as a reader would see it, saliency in colour, words below."""
         spec = dataclasses.replace(self.model.pipeline, size=_OVERLAY_PIXELS)
         prepared = prepare(self._reader.frame(data), spec)
-        return self._picture.png(_painted(prepared, entry, self.model.pipeline.size), caption)
+        return self._picture.png(_painted(prepared, entry), caption)
 
     def overlay_array(self, data: bytes, entry: Json, caption: Sequence[str]) -> NDArray[np.uint8]:
         """Return the same picture as (rows, columns, 3), for a secondary capture."""
@@ -143,12 +151,15 @@ class AnalysisService:
         painted = paint(shown, cam, place, max(place[2:]))  # the longer side fills the square
         return self._picture.captioned(painted, caption)
 
-    def _instance_entry(self, instance: Instance, read: Callable[[Instance], bytes]) -> Json:
+    def _instance_entry(
+        self,
+        instance: Instance,
+        read: Callable[[Instance], bytes],
+        left_out: Mapping[str, str],
+    ) -> Json:
         name = instance.instance_id
-        if instance.state is InstanceState.SAME:
-            return same_entry(name, instance.same_as)
-        if instance.state is InstanceState.CONFLICT:
-            return quarantine_entry(name, instance.same_as)
+        if name in left_out or instance.state is not InstanceState.HELD:
+            return instance_entry(instance, NoRouteError(left_out.get(name, "")))
         return self._entry(name, instance.header, lambda: read(instance))
 
     def _entry(self, name: str, header: Header, fetch: Callable[[], bytes]) -> Json:
@@ -196,7 +207,20 @@ def _must_pass(check: Check) -> None:
         raise OutlierImageError(f"unlike the training images: {check.reason}")
 
 
-def _painted(prepared: Prepared, entry: Json, size: int) -> NDArray[np.uint8]:
-    """Lay the class-activation map, which covers the square tensor, over the image area."""
+def instance_entry(instance: Instance, refusal: NoRouteError) -> Json:
+    """Return the entry of an instance that no model is asked to read."""
+    name = instance.instance_id
+    if instance.state is InstanceState.SAME:
+        return same_entry(name, instance.same_as)
+    if instance.state is InstanceState.CONFLICT:
+        return quarantine_entry(name, instance.same_as)
+    return refusal_entry(name, refusal)
+
+
+def _painted(prepared: Prepared, entry: Json) -> NDArray[np.uint8]:
+    """Lay the class-activation map, which covers the square tensor, over the image area.
+
+    The longer side of the image fills the square, whichever model read it.
+    """
     cam: Any = np.asarray(entry["cam"], np.float32)
-    return paint(prepared.shown, cam, tuple(entry["placement"]), size)
+    return paint(prepared.shown, cam, tuple(entry["placement"]), max(entry["placement"][2:]))

@@ -6,7 +6,7 @@ what is loaded as it was. Unloading takes the name away at once and the runtime 
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -83,6 +83,12 @@ class ModelService:
         self._loading = threading.Lock()  # one compilation at a time: each takes all cores
         self._first = id_of(first.model)
         self._table = _Table({self._first: _Held(first)}, {self._first.name: self._first})
+        self._kept = frozenset((self._first.name,))
+
+    def keep(self, names: Iterable[str]) -> None:
+        """Never unload these models, besides the first: studies are routed to them."""
+        with self._lock:
+            self._kept |= frozenset(names)
 
     def model(self, name: str, version: str = "") -> Model:
         """Return a loaded model for its metadata; NotFoundError."""
@@ -157,8 +163,9 @@ class ModelService:
             self._find(name, version)
             held = self._table.held
             leaving = [m for m in held if m.name == name and version in ("", m.version)]
-            if self._first in leaving:
-                raise WrongStateError(f"{self._first} reads the box's studies and stays loaded")
+            default = self._table.default[name]
+            if name in self._kept and default in leaving:
+                raise WrongStateError(f"{default} reads the box's studies and stays loaded")
             idle = [self._leave(model) for model in leaving]
         for analysis in idle:
             if analysis is not None:

@@ -7,11 +7,11 @@ never a result: the queue's `finish` is one transaction and honours only the liv
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Protocol
 
 from bedside_core.errors import BedsideError, TimedOutError, WrongStateError
-from bedside_edge.ports import Clock, Instance, Job, JobQueue, JobState, ObjectStore
-from bedside_edge.services.analysis import AnalysisService
+from bedside_edge.ports import Clock, Instance, Job, JobQueue, JobState, ObjectStore, Outcome
 from bedside_edge.services.ingest import IngestService, failure_code
 
 log = logging.getLogger(__name__)
@@ -76,6 +76,16 @@ class Bell:
         self._condition.notify_all()
 
 
+class StudyReader(Protocol):
+    """Turns a study's instances into an outcome."""
+
+    def analyse_study(
+        self, instances: Sequence[Instance], read: Callable[[Instance], bytes]
+    ) -> Outcome:
+        """Return the outcome over settled instances; `read` fetches one's plain bytes."""
+        ...
+
+
 class Worker:
     """Takes jobs one by one until told to stop."""
 
@@ -85,7 +95,7 @@ class Worker:
         queue: JobQueue,
         objects: ObjectStore,
         ingest: IngestService,
-        analysis: AnalysisService,
+        analysis: StudyReader,
         clock: Clock,
         bell: Bell,
         job_timeout_s: float,

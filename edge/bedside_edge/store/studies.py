@@ -126,7 +126,7 @@ class SqliteStudies:
         def rows(c: sqlite3.Connection) -> tuple[sealing.Box, list[Any]]:
             box = self._study_keys.of(c, study_id)
             found = c.execute(
-                "SELECT instance_id, object_name, object_key, header, state, same_as"
+                "SELECT instance_id, object_name, object_key, header, state, same_as, source"
                 " FROM instances WHERE study_id = ? ORDER BY seq",
                 (study_id,),
             )
@@ -306,6 +306,7 @@ def _instance(
     header: bytes,
     state: str,
     same_as: str,
+    source: str,
 ) -> Instance:
     try:
         packed = json.loads(box.open(header, f"header {instance_id}"))
@@ -319,6 +320,7 @@ def _instance(
             digest=packed["digest"],
             state=InstanceState(state),
             same_as=same_as,
+            source=source,
         )
     except (KeyError, TypeError, ValueError) as cause:
         raise DamagedObjectError("a stored header cannot be read") from cause
