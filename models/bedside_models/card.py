@@ -79,12 +79,11 @@ def _results(evaluation: Mapping[str, Any]) -> str:
         for g in wanted
     ]
     if split == "test":
-        lines[1] += (
-            " The test split was evaluated once, for this network; everything was chosen on "
-            "training and validation images."
-        )
+        lines[1] += " Everything was chosen on training and validation images."
     else:
         lines[1] += " **Interim card: the test split has not been looked at.**"
+    if evaluation["note"]:
+        lines[1] += "\n\n" + evaluation["note"]
     table = "\n".join([lines[2], *rows])
     pictures = (
         "![ROC](plots/roc.png) ![reliability](plots/reliability.png)\n\n"
@@ -164,8 +163,9 @@ def _outliers(evaluation: Mapping[str, Any]) -> str:
     return (
         "## Input check\n\n"
         "Mahalanobis distance of the pooled features (Ledoit-Wolf covariance of the training "
-        f"images), cut-off {outlier['cutoff']:.2f}: the 0.99 quantile on validation. Share of "
-        "images refused:\n\n| validation images | refused |\n| --- | ---: |\n"
+        f"images), cut-off {outlier['cutoff']:.2f}: 1.25 times the 0.99 quantile on validation. "
+        "All training images come from one hospital; the margin lets other detectors pass. "
+        "Share of images refused:\n\n| validation images | refused |\n| --- | ---: |\n"
         + "\n".join(rows)
         + "\n\nIt is a coarse net: it does not vouch for an image that passes."
     )
@@ -193,8 +193,9 @@ def _training(training: Mapping[str, Any], checkpoint_digest: str) -> str:
         f"{teachers}. AdamW, one cycle, batch {recipe['batch']}, mixup "
         f"{recipe['mixup']:g}, label smoothing {recipe['smoothing']:g}, averaged weights. "
         "Augmentation: zoom, proportions, rotation, shear, shift, mirror, crop, gamma, shading, "
-        "blur, noise, erased rectangles. Loss weights balance the label inside AP and PA of the "
-        "commonest size and inside all other sizes, and count a patient with k images sqrt(k). "
+        "blur, noise, erased rectangles. Loss weights that would balance the label inside AP and "
+        "PA of the commonest size and inside all other sizes, and count a patient with k images "
+        f"sqrt(k), are raised to the power {recipe['balance']:g}: part of the way. "
         f"The student was kept at epoch {training['best_epoch']} of "
         f"{recipe['student_epochs']}: the best validation AUC over pairs of the same view and "
         f"size ({training['best_validation']:.3f}). Wall time {training['wall_s'] / 60:.0f} min "

@@ -184,9 +184,9 @@ def export(work: Path, as_json: bool) -> None:
 @click.option(
     "--images",
     type=click.IntRange(8),
-    default=200,
+    default=600,
     show_default=True,
-    help="Training images to calibrate on.",
+    help="Training images to calibrate on, at most.",
 )
 @click.option("--seed", type=int, default=1, show_default=True)
 @_JSON
@@ -221,8 +221,11 @@ def quantise(work: Path, data: Path, method: str, images: int, seed: int, as_jso
     help="Bootstrap draws of patients.",
 )
 @click.option("--seed", type=int, default=1, show_default=True)
+@click.option("--note", default="", help="Words for the card: what else was done with the splits.")
 @_JSON
-def evaluate(work: Path, data: Path, final: bool, draws: int, seed: int, as_json: bool) -> None:
+def evaluate(
+    work: Path, data: Path, final: bool, draws: int, seed: int, note: str, as_json: bool
+) -> None:
     """Calibrate, choose the threshold on val, and write every figure of the card."""
     with _training_side():
         from bedside_models.data import load_dataset
@@ -230,7 +233,7 @@ def evaluate(work: Path, data: Path, final: bool, draws: int, seed: int, as_json
 
         with _progress(as_json) as step:
             result = evaluate_step(
-                work, load_dataset(data), final=final, draws=draws, seed=seed, step=step
+                work, load_dataset(data), final=final, draws=draws, seed=seed, note=note, step=step
             )
     lines = [f"{'split':6}{'group':22}{'images':>7}  AUC (95 %)          metadata alone"]
     for split, groups in result["splits"].items():

@@ -66,7 +66,7 @@ def golden_phantoms() -> tuple[Phantom, ...]:
     clear = chest(400, 488, opacity=0.0, side=0.0, rib_phase=0.3)
     patchy = chest(400, 488, opacity=0.34, side=-1.0, rib_phase=1.1)
     tall = chest(384, 320, opacity=0.22, side=1.0, rib_phase=2.0, scale=0.9)
-    dense = chest(360, 360, opacity=0.5, side=1.0, rib_phase=0.7, scale=1.1)
+    dense = chest(360, 360, opacity=0.5, side=1.0, rib_phase=0.7, scale=1.3)
     faint = chest(336, 408, opacity=0.12, side=-1.0, rib_phase=2.6, scale=1.2)
     with_padding = 40.0 + 900.0 * tall
     with_padding[:, :12] = -2000.0

@@ -36,7 +36,7 @@ class Recipe:
         other_weight: share left to images of uncommon sizes, nearly all of them positive.
         balance: exponent on the loss weights that take stratum and repeats out of the label; 1
             balances fully, 0 leaves the images as they come. Full balance cost AUC inside the
-            strata too (fewer images count), hence the middle way; see docs/models.md.
+            strata too (fewer images count), hence a little of it; see docs/models.md.
         label_share: part of the student's loss that comes from the labels.
         canvas: side of the cached images that augmentation starts from.
         strength: augmentation.
@@ -45,19 +45,19 @@ class Recipe:
     architecture: Architecture = DEFAULT_ARCHITECTURE
     seed: int = 20261124
     teachers: int = 4
-    teacher_size: int = 224
-    teacher_epochs: int = 36
-    student_epochs: int = 40
+    teacher_size: int = 256
+    teacher_epochs: int = 24
+    student_epochs: int = 30
     patience: int = 25
     batch: int = 32
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
-    ema: float = 0.995
-    mixup: float = 0.3
+    ema: float = 0.99
+    mixup: float = 0.2
     smoothing: float = 0.05
     rank: float = 0.0
     other_weight: float = 0.5
-    balance: float = 0.4
+    balance: float = 0.2
     label_share: float = 0.3
     canvas: int = 384
     strength: Strength = field(default_factory=Strength)

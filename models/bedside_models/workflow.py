@@ -85,7 +85,14 @@ def quantise_step(
 
 
 def evaluate_step(
-    work: Path, dataset: Dataset, *, final: bool, draws: int, seed: int, step: Step
+    work: Path,
+    dataset: Dataset,
+    *,
+    final: bool,
+    draws: int,
+    seed: int,
+    note: str = "",
+    step: Step,
 ) -> dict[str, Any]:
     """Write evaluation.json and the plots; the test split is read only when `final`."""
     checkpoint = load_checkpoint(work / CHECKPOINT_NAME)
@@ -97,13 +104,14 @@ def evaluate_step(
     operating = fit_operating(labels["val"], logits["val"])
     held_out = np.concatenate([images[s] for s in splits])
     trained = np.concatenate([logits[s] for s in splits])
-    note = json.loads((work / "quantise.json").read_text())
+    int8 = json.loads((work / "quantise.json").read_text())
     result: dict[str, Any] = {
         "format": "bedside-evaluation/1",
         "checkpoint": checkpoint.digest(),
         "data": dataset.digest,
         "draws": draws,
         "seed": seed,
+        "note": note,
         "operating": operating.describe(),
         "splits": {
             s: split_figures(
@@ -118,9 +126,9 @@ def evaluate_step(
             for s in splits
         },
         "parity": {},
-        "quantise": note,
-        "openvino_method": note["method"],
-        "openvino_method_reason": _reason(note),
+        "quantise": int8,
+        "openvino_method": int8["method"],
+        "openvino_method_reason": _reason(int8),
         "outlier": _outlier_figures(work, dataset, spec, images["val"]),
     }
     runners = {e.key: open_runner(e.engine, work / e.path) for e in EXPORTS}
