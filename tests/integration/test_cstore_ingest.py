@@ -166,6 +166,26 @@ def test_one_image_in_two_encodings_is_one_image(tmp_path):
         assert not state.studies.alarms()
 
 
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"PhotometricInterpretation": "MONOCHROME1"},
+        {"BodyPartExamined": "HAND"},
+        {"Laterality": "L"},
+    ],
+    ids=lambda changed: next(iter(changed)),
+)
+def test_the_same_pixels_described_anew_are_a_conflict(tmp_path, changed):
+    pixels = noise(50, 50)
+    with box(tmp_path) as (port, state, ingest):
+        for made in (data_set(pixels), data_set(pixels, **changed)):
+            assert send(port, made) == Status.SUCCESS
+        (study,) = {instance.study_id for instance, _ in held(state)}
+        states = [instance.state for instance in ingest.settle_study(study)]
+        assert states == [InstanceState.HELD, InstanceState.CONFLICT]
+        assert len(state.studies.alarms()) == 1
+
+
 def test_two_senders_of_one_instance_at_the_same_moment(tmp_path):
     made, answers, start = data_set(noise(512, 512)), [], threading.Barrier(4)
     with box(tmp_path) as (port, state, _):

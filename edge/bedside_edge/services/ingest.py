@@ -240,14 +240,24 @@ class IngestService:
         for instance in self.settle_study(receipt.study_id):
             if instance.instance_id == receipt.instance_id:
                 if instance.state is InstanceState.CONFLICT:
-                    raise ConflictingInstanceError("this UID is held with other pixels; both kept")
+                    raise ConflictingInstanceError(
+                        "this UID is held with other pixels or another description; both kept"
+                    )
                 return
 
     def _settle(self, second: Instance, held: Sequence[Instance]) -> None:
-        """Same pixels in another encoding are the same instance; what cannot be read is not."""
+        """Same pixels in another encoding are the same instance; what cannot be read is not.
+
+        Nor is what was described anew: a corrected polarity, side or body part changes what the
+        same pixels mean, and only a person knows which description is right.
+        """
         first = self._first(second, held)
         try:
-            same = first is not None and self._pixels(first) == self._pixels(second)
+            same = (
+                first is not None
+                and _described(first.header) == _described(second.header)
+                and self._pixels(first) == self._pixels(second)
+            )
         except RefusedError:
             same = False
         state = InstanceState.SAME if same else InstanceState.CONFLICT
@@ -267,6 +277,18 @@ class IngestService:
         return self.reader.pixel_digest(
             self.objects.read(instance.object_name, instance.object_key)
         )
+
+
+def _described(header: Header) -> tuple[str, ...]:
+    """Return what decides how pixels are read, and whether at all."""
+    return (
+        header.modality,
+        header.photometric,
+        header.presentation_intent,
+        header.body_part,
+        header.view,
+        header.laterality,
+    )
 
 
 def failure_code(error: BaseException) -> str:
