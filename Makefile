@@ -10,8 +10,8 @@ STAMP := $(VENV)/.installed
 SOURCES := edge models/bedside_models sync firmware_scripts tests
 # Real DICOM peers and a tracer that some tests use; without them those tests skip and say so.
 # RUNLEVEL=1 leaves the packages' own services stopped: tests start theirs on free ports.
-DEBIAN_PACKAGES := dcmtk orthanc orthanc-dicomweb strace
-PEER_PROGRAMS := storescu storescp echoscu Orthanc strace
+DEBIAN_PACKAGES := dcmtk dicom3tools orthanc orthanc-dicomweb strace
+PEER_PROGRAMS := storescu storescp echoscu dciodvfy Orthanc strace
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 

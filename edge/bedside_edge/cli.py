@@ -18,6 +18,7 @@ from rich.table import Table
 from bedside_core.errors import BedsideError, InvalidInputError, InvalidRulesError, NoRouteError
 from bedside_core.manifest import Manifest
 from bedside_core.routing import Rules
+from bedside_edge import destinations_cli
 from bedside_edge.config import Config, load_config
 from bedside_edge.config import Model as ModelSettings
 from bedside_edge.logs import set_up_logging
@@ -315,6 +316,10 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
             f"{engine['precision']}, pipeline {first['pipeline']['digest'][:19]}, "
             f"profile {first['profile']['name']}"
         )
+
+
+cli.add_command(destinations_cli.destinations)
+cli.add_command(destinations_cli.deliveries)
 
 
 def main() -> None:

@@ -124,6 +124,11 @@ def _rules(config: Config) -> SendRules:
     )
 
 
+def destination(name: str, config: Config) -> Destination:
+    """Return one destination of the settings, to ask it something; KeyError if there is none."""
+    return _destination(name, config.destinations[name], config)
+
+
 def _destination(name: str, settings: DestinationSettings, config: Config) -> Destination:
     objects = frozenset(Kind(kind) for kind in settings.objects)
     if settings.kind == "dicomweb":
