@@ -5,8 +5,10 @@ converted, or NNCF without its bias correction. NNCF's default correction change
 nine on a network of this kind (docs/models.md), so it is not among the candidates.
 """
 
+import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,11 +49,12 @@ def quantise(folder: Path, images: NDArray[np.float32], openvino_method: str) ->
     if openvino_method not in OPENVINO_METHODS or not len(images):
         raise InvalidInputError(f"need images and a method out of {OPENVINO_METHODS}")
     onnx_path, ir_path = folder / INT8_ONNX_NAME, folder / INT8_IR_NAME
-    quantise_onnx(folder / ONNX_NAME, onnx_path, images)
-    if openvino_method == "qdq":
-        convert_to_ir(onnx_path, ir_path)
-    else:
-        quantise_ir(folder / IR_NAME, ir_path, images)
+    with redirect_stdout(sys.stderr):  # both libraries print while they work; stdout is the answer
+        quantise_onnx(folder / ONNX_NAME, onnx_path, images)
+        if openvino_method == "qdq":
+            convert_to_ir(onnx_path, ir_path)
+        else:
+            quantise_ir(folder / IR_NAME, ir_path, images)
     return Quantised(onnx=onnx_path, ir=ir_path, openvino_method=openvino_method)
 
 
