@@ -102,3 +102,26 @@ def test_a_file_that_is_no_text_is_refused(tmp_path):
         load_config(file, environ={})
     with pytest.raises(InvalidConfigError, match="cannot be read"):
         load_config(tmp_path, environ={})
+
+
+DESTINATIONS = [
+    "[destinations.pacs]",  # no host
+    '[destinations.pacs]\nkind = "dicomweb"',
+    '[destinations.pacs]\nkind = "dicomweb"\nurl = "ftp://pacs"',
+    '[destinations.pacs]\nhost = "pacs"\nfetch = "wado"',
+    '[destinations.pacs]\nkind = "dicomweb"\nurl = "https://pacs/dicom-web"\nfetch = "c-get"',
+    '[destinations.PACS]\nhost = "pacs"',
+    '[destinations.pacs]\nhost = "pacs"\nobjects = ["ko"]',
+    "[delivery]\ngive_up_h = 0",
+]
+
+
+@pytest.mark.parametrize("text", DESTINATIONS)
+def test_a_destination_that_cannot_be_reached_or_sent_to_is_refused(text):
+    with pytest.raises(InvalidConfigError):
+        parse_config(text)
+
+
+def test_a_destination_needs_only_an_address():
+    pacs = parse_config('[destinations.pacs]\nhost = "pacs"').destinations["pacs"]
+    assert (pacs.kind, pacs.send, pacs.objects) == ("dicom", True, ["sr", "sc", "seg"])
