@@ -68,7 +68,7 @@ def same_entry(instance: str, same_as: str) -> Json:
 
 def quarantine_entry(instance: str, same_as: str) -> Json:
     """Return the entry of an instance that came under a taken UID with other pixels."""
-    detail = "the same SOP Instance UID came with other pixels; both are kept, a person must decide"
+    detail = "the same SOP Instance UID came with other content; both are kept, a person decides"
     reason = {"code": "conflicting-instance", "detail": detail}
     return {"instance": instance, "status": "quarantined", "same_as": same_as, "reason": reason}
 

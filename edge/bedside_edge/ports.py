@@ -343,7 +343,12 @@ class JobQueue(Protocol):
         ...
 
     def jobs(
-        self, *, states: Iterable[JobState] = (), study_id: str = "", limit: int = 100
+        self,
+        *,
+        states: Iterable[JobState] = (),
+        study_id: str = "",
+        priority: Priority | None = None,
+        limit: int = 100,
     ) -> list[Job]:
         """Return jobs, newest first; `jobs(study_id=...)[0]` is the study's current one."""
         ...

@@ -39,6 +39,7 @@ def test_jobs_are_listed_newest_first_and_can_be_narrowed(box):
     assert ids(box.client.get("/api/v1/jobs?priority=stat")) == ["j2"]
     assert ids(box.client.get("/api/v1/jobs?study=study-2")) == ["j3"]
     assert ids(box.client.get("/api/v1/jobs?limit=1")) == ["j3"]
+    assert ids(box.client.get("/api/v1/jobs?priority=stat&limit=1")) == ["j2"]
 
 
 @pytest.mark.parametrize("query", ["state=lost", "priority=high", "limit=0", "limit=1001"])

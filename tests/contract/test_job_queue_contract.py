@@ -420,3 +420,14 @@ def test_ids_are_ours_safe_in_urls_and_never_made_of_uids(house):
         for made in (job.job_id, job.study_id, job.lease, result_id):
             assert len(made) == 26
             assert set(made) <= set("abcdefghijklmnopqrstuvwxyz234567")
+
+
+def test_jobs_are_narrowed_before_they_are_counted_off(house):
+    with opened(house, completion=RULES) as state:
+        urgent = ready(state, "1", source="ER")
+        for study in "234":
+            ready(state, study)
+        assert [j.job_id for j in state.jobs.jobs(priority=Priority.URGENT, limit=1)] == [urgent]
+        study_id = state.jobs.job(urgent).study_id
+        assert state.jobs.jobs(priority=Priority.STAT, study_id=study_id) == []
+        assert len(state.jobs.jobs(priority=Priority.URGENT, study_id=study_id)) == 1

@@ -122,13 +122,20 @@ class FakeQueue:
         return self.by_id[job_id]
 
     def jobs(
-        self, *, states: Iterable[JobState] = (), study_id: str = "", limit: int = 100
+        self,
+        *,
+        states: Iterable[JobState] = (),
+        study_id: str = "",
+        priority: Priority | None = None,
+        limit: int = 100,
     ) -> list[Job]:
         wanted = set(states)
         found = [
             job
             for job in reversed(self.by_id.values())
-            if (not wanted or job.state in wanted) and study_id in ("", job.study_id)
+            if (not wanted or job.state in wanted)
+            and study_id in ("", job.study_id)
+            and priority in (None, job.priority)
         ]
         return found[:limit]
 

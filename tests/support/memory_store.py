@@ -393,13 +393,18 @@ class MemoryJobs:
         raise NotFoundError("no job of that id")
 
     def jobs(
-        self, *, states: Iterable[JobState] = (), study_id: str = "", limit: int = 100
+        self,
+        *,
+        states: Iterable[JobState] = (),
+        study_id: str = "",
+        priority: Priority | None = None,
+        limit: int = 100,
     ) -> list[Job]:
         wanted = set(states) or set(JobState)
         found = [
             j
             for j in reversed(self._disk.jobs)
-            if j.state in wanted and study_id in ("", j.study_id)
+            if j.state in wanted and study_id in ("", j.study_id) and priority in (None, j.priority)
         ]
         return found[: max(0, limit)]
 

@@ -86,11 +86,11 @@ def jobs_router(services: Services, storage: WorkPool) -> APIRouter:
         limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     ) -> JobList:
         def look() -> list[Job]:
-            return services.jobs.queue.jobs(states=state or (), study_id=study, limit=limit)
+            level = None if priority is None else read_priority(priority)
+            queue = services.jobs.queue
+            return queue.jobs(states=state or (), study_id=study, priority=level, limit=limit)
 
         found = await storage.run(look)
-        if priority is not None:
-            found = [job for job in found if job.priority is read_priority(priority)]
         return JobList(jobs=[view(job) for job in found])
 
     @router.get("/jobs/{job_id}", summary="One job: state, age, why not processed")

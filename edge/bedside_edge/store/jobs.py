@@ -37,9 +37,9 @@ _SELECT: Final = """
 _BY_ID: Final = _SELECT + "WHERE job_id = ?"
 _BY_SEQ: Final = _SELECT + "WHERE seq = ?"
 _LIST: Final = """(?1 = '[]' OR state IN (SELECT value FROM json_each(?1)))
-  ORDER BY seq DESC LIMIT ?2"""
+  AND (?3 IS NULL OR priority = ?3) ORDER BY seq DESC LIMIT ?2"""
 _LIST_ALL: Final = f"{_SELECT} WHERE {_LIST}"
-_LIST_STUDY: Final = f"{_SELECT} WHERE study_id = ?3 AND {_LIST}"
+_LIST_STUDY: Final = f"{_SELECT} WHERE study_id = ?4 AND {_LIST}"
 # An open job that no other job of its study has to end before
 _FREE: Final = """
   FROM jobs
@@ -240,12 +240,18 @@ class SqliteJobs:
         return self._database.read(lambda c: _one(c, job_id))
 
     def jobs(
-        self, *, states: Iterable[JobState] = (), study_id: str = "", limit: int = 100
+        self,
+        *,
+        states: Iterable[JobState] = (),
+        study_id: str = "",
+        priority: Priority | None = None,
+        limit: int = 100,
     ) -> list[Job]:
         """Return jobs, newest first; `jobs(study_id=...)[0]` is the study's current one."""
         wanted = json.dumps([str(state) for state in states])
         query = _LIST_STUDY if study_id else _LIST_ALL
-        values = (wanted, max(0, limit), study_id)[: 3 if study_id else 2]
+        level = None if priority is None else int(priority)
+        values = (wanted, max(0, limit), level, study_id)[: 4 if study_id else 3]
         rows = self._database.read(lambda c: c.execute(query, values).fetchall())
         return [_job(row) for row in rows]
 
