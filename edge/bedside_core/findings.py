@@ -110,10 +110,14 @@ def feature_check(features: NDArray[np.float32], familiar: Familiar) -> Check:
     return Check(name="features", passed=distance <= familiar.cutoff, reason=reason)
 
 
+# Logit units: the 99.5th percentile of the reference model's map cells over its validation split.
+_FULL_SALIENCY = 15.0
+
+
 def saliency(cam: Float) -> Float:
     """Scale a class-activation map (h, w) to 0..1: only evidence *for* the finding is shown.
 
-    The scale is absolute (logit units, 4 is full), so a clear chest stays dark instead of being
-    stretched until noise glows.
+    The scale is absolute, so a clear chest stays dark instead of being stretched until noise
+    glows, and two images can be compared.
     """
-    return np.asarray(np.clip(np.asarray(cam, np.float32) / 4.0, 0.0, 1.0), np.float32)
+    return np.asarray(np.clip(np.asarray(cam, np.float32) / _FULL_SALIENCY, 0.0, 1.0), np.float32)

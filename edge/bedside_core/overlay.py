@@ -20,7 +20,7 @@ _RAMP = np.array(
         (1.0, 0.99, 1.0, 0.64),
     ]
 )
-_STRONGEST = 0.55  # opacity of full saliency
+_STRONGEST = 0.5  # opacity of full saliency: the image stays readable underneath
 
 
 def paint(
@@ -36,7 +36,7 @@ def paint(
     """
     glow = spread(saliency(cam), shown.shape, placement, tensor_size)
     colour = np.stack([np.interp(glow, _RAMP[:, 0], _RAMP[:, i]) for i in (1, 2, 3)], axis=-1)
-    opacity = (_STRONGEST * np.clip(glow * 2.0, 0.0, 1.0))[..., None]
+    opacity = (_STRONGEST * glow)[..., None]
     mixed = shown[..., None] * (1.0 - opacity) + colour * opacity
     return np.asarray(np.clip(mixed * 255.0 + 0.5, 0, 255), np.uint8)
 

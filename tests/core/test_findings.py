@@ -164,7 +164,7 @@ def test_a_statistic_that_is_no_number_never_passes():
 
 
 def test_saliency_is_absolute_and_shows_only_evidence_for_the_finding():
-    cam = np.array([[-3.0, 0.0], [2.0, 9.0]], np.float32)
+    cam = np.array([[-3.0, 0.0], [7.5, 30.0]], np.float32)
     assert saliency(cam).tolist() == [[0.0, 0.0], [0.5, 1.0]]
     assert saliency(cam).dtype == np.float32
     assert saliency(np.full((2, 2), 0.01, np.float32)).max() < 0.01, "noise never glows"

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from bedside_core.regions import salient_ellipses
 
 SIDE = 320
+FULL = 100.0  # logit units, above full saliency
 WHOLE = (0, 0, SIDE, SIDE)
 
 
@@ -24,7 +25,7 @@ def test_nothing_strong_gives_no_ellipse():
 
 def test_a_cell_becomes_an_ellipse_at_its_place_row_and_column_apart():
     cam = np.zeros((10, 10), np.float32)
-    cam[2, 7] = 4.0
+    cam[2, 7] = 15.0
     (found,) = salient_ellipses(cam, WHOLE, SIDE, (1000, 500))
     assert centre(found) == pytest.approx((375, 250))  # (column, row)
     assert math.dist(*found.long_axis) > math.dist(*found.short_axis)
@@ -32,18 +33,18 @@ def test_a_cell_becomes_an_ellipse_at_its_place_row_and_column_apart():
 
 def test_padding_around_the_image_is_taken_off():
     cam = np.zeros((10, 10), np.float32)
-    cam[5, 4] = 4.0  # tensor columns 128..160
+    cam[5, 4] = 15.0  # tensor columns 128..160
     (found,) = salient_ellipses(cam, (0, 80, SIDE, 160), SIDE, (320, 160))
     assert centre(found) == pytest.approx((64, 176))
-    cam[5, 4], cam[5, 1] = 0.0, 4.0  # in the padding
+    cam[5, 4], cam[5, 1] = 0.0, 15.0  # in the padding
     assert salient_ellipses(cam, (0, 80, SIDE, 160), SIDE, (320, 160)) == ()
 
 
 def test_areas_apart_are_ellipses_apart_the_strongest_first_and_at_most_four():
     cam = np.zeros((10, 10), np.float32)
     for place in range(5):
-        cam[2 * place, 2 * place] = 3.0
-    cam[4:6, 4] = 3.0
+        cam[2 * place, 2 * place] = 11.25
+    cam[4:6, 4] = 11.25
     found = salient_ellipses(cam, WHOLE, SIDE, (100, 100))
     assert len(found) == 4
     assert centre(found[0]) == pytest.approx((45, 50))
@@ -52,7 +53,7 @@ def test_areas_apart_are_ellipses_apart_the_strongest_first_and_at_most_four():
 def test_a_slanting_area_gives_a_slanting_ellipse():
     cam = np.zeros((10, 10), np.float32)
     for place in range(2, 8):
-        cam[place, place] = cam[place, place - 1] = 4.0
+        cam[place, place] = cam[place, place - 1] = 15.0
     (found,) = salient_ellipses(cam, WHOLE, SIDE, (100, 100))
     (x0, y0), (x1, y1) = found.long_axis
     assert (x1 - x0) * (y1 - y0) > 0
@@ -62,7 +63,7 @@ def test_a_slanting_area_gives_a_slanting_ellipse():
 def test_at_the_edge_the_long_axis_stays_the_longer_one():
     cam = np.zeros((10, 10), np.float32)
     cam[0, :6] = 0.0
-    cam[0:8, 0] = 4.0
+    cam[0:8, 0] = 15.0
     (found,) = salient_ellipses(cam, WHOLE, SIDE, (40, 2000))
     assert math.dist(*found.long_axis) >= math.dist(*found.short_axis)
 
@@ -75,7 +76,7 @@ def test_at_the_edge_the_long_axis_stays_the_longer_one():
 def test_no_point_leaves_the_image(cells, rows, columns):
     cam = np.zeros((10, 10), np.float32)
     for cell in cells:
-        cam[cell] = 4.0
+        cam[cell] = 15.0
     for ellipse in salient_ellipses(cam, WHOLE, SIDE, (rows, columns)):
         for x, y in (*ellipse.long_axis, *ellipse.short_axis):
             assert -1e-6 <= x <= columns + 1e-6

@@ -21,7 +21,7 @@ def entry(
     top, left = (SIDE - height) // 2, (SIDE - width) // 2
     cam = np.full((20, 20), -1.0)
     row, column = int((top + 0.25 * height) / 16), int((left + 0.3 * width) / 16)
-    cam[row - 1 : row + 2, column - 1 : column + 1] = 5.0
+    cam[row - 1 : row + 2, column - 1 : column + 1] = 20.0
     return {
         "instance": instance,
         "status": "analysed",
