@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from bedside_core.regions import salient_ellipses
 
 SIDE = 320
-FULL = 100.0  # logit units, above full saliency
 WHOLE = (0, 0, SIDE, SIDE)
 
 
