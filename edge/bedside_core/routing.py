@@ -114,20 +114,13 @@ class Chance:
     reason: str
 
 
-def default_rules(model: str, accepts: Accepts) -> str:
-    """Return what holds when nobody wrote rules: a model gets the images it was made for.
+def default_rules(model: str) -> str:
+    """Return what holds when nobody wrote rules: the model is asked of every study.
 
-    Senders that leave body part or view empty are common, so "" is listed; the model's input
-    check looks at the pixels.
+    Its input check then refuses what it was not made for, each image with its own code
+    (wrong-modality, wrong-body-part, no-pixels), which tells a sender more than `no-route`.
     """
-    lines = {"modality": accepts.modalities}
-    lines |= {"body_part": [*accepts.body_parts, ""]} if accepts.body_parts else {}
-    lines |= {"view": [*accepts.views, ""]} if accepts.views else {}
-    when = "\n".join(f"{key} = {json.dumps(values)}" for key, values in lines.items())
-    return (
-        f'format = "{FORMAT}"\n\n[[rules]]\nname = "made-for-{model}"\nmodel = "{model}"\n\n'
-        f"[rules.when]\n{when}\n"
-    )
+    return f'format = "{FORMAT}"\n\n[[rules]]\nname = "every-study"\nmodel = "{model}"\n'
 
 
 def parse_rules(data: bytes) -> Rules:

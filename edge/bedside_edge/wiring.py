@@ -153,13 +153,13 @@ def model_service(settings: ModelSettings, first: AnalysisService) -> ModelServi
 
 
 def load_rules(settings: RoutingSettings, manifest: Manifest) -> Rules:
-    """Return the rules of the settings, else those that follow from what the model was made for.
+    """Return the rules of the settings, else the default: the model is asked of every study.
 
     Raises:
         InvalidRulesError: the file cannot be read, or what is in it.
     """
     if not settings.rules:
-        return parse_rules(default_rules(manifest.name, manifest.accepts).encode())
+        return parse_rules(default_rules(manifest.name).encode())
     try:
         data = Path(settings.rules).expanduser().read_bytes()
     except OSError as cause:

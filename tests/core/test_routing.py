@@ -24,7 +24,17 @@ CHEST = Accepts(
     minimum_pixels=256,
 )
 DX = "1.2.840.10008.5.1.4.1.1.1.1"
-DEFAULT = parse_rules(default_rules("cxr", CHEST).encode())
+MADE_FOR = """
+format = "bedside-rules/1"
+
+[[rules]]
+name = "made-for-cxr"
+model = "cxr"
+when.modality = ["CR", "DX"]
+when.body_part = ["CHEST", "THORAX", ""]
+when.view = ["PA", "AP", ""]
+"""
+CHEST_RULES = parse_rules(MADE_FOR.encode())
 
 
 @dataclass(frozen=True)
@@ -62,8 +72,8 @@ def rule(name, model, lines=""):
         {"modality": ""},  # the SOP Class says DX
     ],
 )
-def test_without_a_file_a_model_gets_what_it_was_made_for(changes):
-    plan = route(DEFAULT, [image(**changes)])
+def test_a_rule_takes_what_it_was_made_for(changes):
+    plan = route(CHEST_RULES, [image(**changes)])
     assert (plan.model, plan.rule, plan.takes) == ("cxr", "made-for-cxr", (True,))
 
 
@@ -77,15 +87,17 @@ def test_without_a_file_a_model_gets_what_it_was_made_for(changes):
     ],
 )
 def test_no_match_means_that_nothing_runs_and_says_why(changes, words):
-    plan = route(DEFAULT, [image(**changes)])
+    plan = route(CHEST_RULES, [image(**changes)])
     assert (plan.model, plan.rule, plan.takes) == ("", "", (False,))
     assert plan.reason == f"no rule takes it - made-for-cxr: {words}"
 
 
-def test_a_model_of_any_body_part_and_view_gets_a_rule_without_them():
-    anything = Accepts(modalities=["CT"], body_parts=[], views=[], minimum_pixels=2)
-    (only,) = tomllib.loads(default_rules("lungs", anything))["rules"]
-    assert only["when"] == {"modality": ["CT"]}
+def test_without_a_file_the_model_is_asked_of_every_study_and_its_own_check_answers():
+    (only,) = tomllib.loads(default_rules("cxr"))["rules"]
+    assert only == {"name": "every-study", "model": "cxr"}
+    everything = [image(modality="CT"), image(body_part="KNEE"), image()]
+    plan = route(parse_rules(default_rules("cxr").encode()), everything)
+    assert (plan.model, plan.takes) == ("cxr", (True, True, True))
 
 
 def test_the_first_rule_that_takes_an_image_takes_the_study():
@@ -153,7 +165,7 @@ def test_an_unmet_sop_class_is_told_in_full():
 
 
 def test_a_study_without_images_goes_nowhere():
-    plan = route(DEFAULT, [])
+    plan = route(CHEST_RULES, [])
     assert (plan.model, plan.takes) == ("", ())
     assert "the study has no images" in plan.reason
 
@@ -189,7 +201,7 @@ def test_a_dry_run_tells_of_the_input_check_and_of_a_model_that_is_missing():
     assert why.count("wrong-view") == 1
     assert dry(found, [image(view="LL"), image()], cxr=CHEST)["cxr"][0]
     assert dry(found, [image()]) == {"cxr": (False, "rule all names it, and it is not loaded")}
-    assert dry(DEFAULT, [image(view="LL")]) == {}
+    assert dry(CHEST_RULES, [image(view="LL")]) == {}
 
 
 def test_rules_name_their_models_once_and_hash_to_their_text():

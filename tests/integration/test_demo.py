@@ -47,9 +47,9 @@ def test_one_uid_in_two_encodings_is_one_image(ran):
 @pytest.mark.parametrize(
     ("key", "code"),
     [
-        ("extremity", "no-route"),
-        ("ct", "no-route"),
-        ("mr", "no-route"),
+        ("extremity", "wrong-body-part"),
+        ("ct", "wrong-modality"),
+        ("mr", "wrong-modality"),
         ("cut-off", "corrupt-pixels"),
         ("no-dicom", "not-dicom"),
     ],

@@ -59,7 +59,7 @@ def test_another_modality_is_refused_with_its_reason(box, name, modality):
     path = Path(get_testdata_file(name, download=False, read=False))
     answer = box.analyze(path.read_bytes())
     assert answer.status_code == 422
-    assert answer.json()["type"] == "urn:bedside:error:no-route"
+    assert answer.json()["type"] == "urn:bedside:error:wrong-modality"
     assert modality in answer.json()["detail"]
 
 
@@ -71,7 +71,7 @@ def test_an_extremity_is_refused_and_the_refusal_is_a_kept_result(box):
         for body in (box.result(job)["result"] for job in refused)
         if "body part EXTREMITY" in body["reason"]["detail"]
     )
-    assert body["reason"]["code"] == "no-route"
+    assert body["reason"]["code"] == "wrong-body-part"
     assert body["value"] is None
 
 
