@@ -14,7 +14,6 @@ from bedside_edge.config import Destination as DestinationSettings
 from bedside_edge.dicom.pull import GetScu, MoveScu
 from bedside_edge.dicom.scu import Peer, TlsFiles
 from bedside_edge.dicom.send import StoreScu
-from bedside_edge.dicom.web import WebPeer
 from bedside_edge.dicom.write import DicomWriter
 from bedside_edge.ports import Clock, PixelReader, RandomBytes
 from bedside_edge.services.delivery import Deliveries, DeliveryWorker
