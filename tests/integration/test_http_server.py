@@ -268,3 +268,47 @@ def _refused(port):
     except OSError:
         return True
     return False
+
+
+@pytest.fixture
+def impatient():
+    with HttpServer(HttpBox().app, upload_idle_s=0.5) as server:
+        yield server
+
+
+def send_for_ever(connection):
+    for _ in range(400):
+        connection.sendall(b"a" * (1 << 16))
+        time.sleep(0.001)
+
+
+def test_a_head_without_end_is_refused_before_it_fills_the_memory(served):
+    _, server = served
+    with socket.create_connection(("127.0.0.1", server.port), timeout=DEADLINE_S) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nX-A: ")
+        with pytest.raises(ConnectionError):
+            send_for_ever(connection)
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /livez HTT", b"GET /livez HTTP/1.1\r\nHost: loc"])
+def test_a_head_that_does_not_come_ends_the_connection(impatient, sent):
+    with socket.create_connection(("127.0.0.1", impatient.port), DEADLINE_S) as connection:
+        connection.sendall(sent)
+        assert connection.recv(100) == b""
+
+
+def test_the_second_head_of_a_connection_has_the_same_time(impatient):
+    client = http.client.HTTPConnection("127.0.0.1", impatient.port, timeout=DEADLINE_S)
+    for _ in range(2):
+        client.request("GET", "/livez")
+        assert client.getresponse().read()
+        time.sleep(0.7)  # longer than a head may take: between requests none is under way
+    client.sock.sendall(b"GET /livez HTT")
+    assert client.sock.recv(100) == b""
+    client.close()
+
+
+def test_a_head_of_ordinary_size_passes(served):
+    _, server = served
+    headers = {f"X-Header-{number}": "v" * 1000 for number in range(40)}
+    assert httpx.get(f"{server.url}/livez", headers=headers).status_code == 200

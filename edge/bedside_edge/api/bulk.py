@@ -18,17 +18,73 @@ from bedside_edge.api.reply import ClientGoneError
 EXTENSION = "bedside.bulk"
 _TAKE = "take"
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+_HEAD_TOO_LARGE = (
+    b"HTTP/1.1 431 Request Header Fields Too Large\r\n"
+    b"Connection: close\r\nContent-Length: 0\r\n\r\n"
+)
 
 Take = Callable[[bytes], None]
 
 
 class BulkProtocol(HttpToolsProtocol):
-    """HTTP/1.1 that lets a handler take body pieces as the parser cuts them."""
+    """HTTP/1.1 that lets a handler take body pieces as the parser cuts them.
+
+    It also bounds what uvicorn does not: the size of a request's head, which the parser gathers in
+    memory, and the time it may take, during which a connection holds a descriptor of the box.
+    """
+
+    head_bytes = 64 << 10
+    head_s = 30.0
+    _in_head = True
+    _head_seen = 0
+    _head_timer: asyncio.TimerHandle | None = None
+
+    @classmethod
+    def with_patience(cls, seconds: float) -> "type[BulkProtocol]":
+        """Return the protocol with another time for a head."""
+        return type(cls.__name__, (cls,), {"head_s": seconds})
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the clock of the first head."""
+        super().connection_made(transport)
+        self._time_head()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the clock."""
+        self._stop_clock()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse, then count what belongs to a head that is not complete."""
+        super().data_received(data)
+        if self._in_head and not self.transport.is_closing():
+            self._head_seen += len(data)
+            if self._head_seen > self.head_bytes:
+                if self.cycle is None or self.cycle.response_complete:
+                    self.transport.write(_HEAD_TOO_LARGE)
+                self.transport.close()
 
     def on_message_begin(self) -> None:
         """Say in the scope that this connection can do it."""
         super().on_message_begin()
         self.scope["extensions"] = {EXTENSION: {}}
+        self._in_head, self._head_seen = True, 0
+        self._time_head()
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        self._in_head = False
+        self._stop_clock()
+        super().on_headers_complete()
+
+    def _time_head(self) -> None:
+        if self._head_timer is None:
+            self._head_timer = self.loop.call_later(self.head_s, self.transport.close)
+
+    def _stop_clock(self) -> None:
+        timer, self._head_timer = self._head_timer, None
+        if timer is not None:
+            timer.cancel()
 
     def on_body(self, body: bytes) -> None:
         """Hand a piece to the function that asked for it, else gather as usual."""

@@ -35,7 +35,7 @@ class Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=BulkProtocol,
+                http=BulkProtocol.with_patience(settings.upload_idle_s),
                 ws="none",
                 lifespan="on",
                 log_config=None,
