@@ -172,6 +172,19 @@ def test_a_rejection_follows_where_the_result_went_and_withdraws_what_had_not_le
         assert states(box, destination="down") == {DeliveryState.WITHDRAWN: 2}
 
 
+def test_a_review_that_is_faster_than_the_publisher_keeps_the_order(folder):
+    archive = MemoryArchive()
+    with publishing_box(folder / "state", archive) as box:
+        accepted = box.analysed(study=1)
+        box.publisher.publish_review(accepted, review(box, ReviewKind.ACCEPT))
+        rejected = box.analysed(study=2)
+        box.publisher.publish_review(rejected, review(box))
+        box.run_for(60_000)
+        assert archive.arrived == uids(box, accepted)  # first the result, then the signed report
+        assert len(archive.arrived) == 3
+        assert len(uids(box, rejected)) == 4  # made and kept, and never left the box
+
+
 def test_the_same_review_again_makes_nothing_new(folder):
     archive = MemoryArchive()
     with publishing_box(folder / "state", archive) as box:

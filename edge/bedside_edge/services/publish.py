@@ -135,6 +135,8 @@ class PublishService:
                 occasion,
                 Routes(kinds=self._kinds, everywhere=not rejected, follow=result_id),
                 review.at,
+                # the result may not have left yet: then it goes first, or not at all
+                again=[] if rejected else [output.output_id for output in kept],
                 withdraw=result_id if rejected else "",
             )
         self._wake()
@@ -246,6 +248,7 @@ class PublishService:
         routes: Routes,
         at: int,
         *,
+        again: Sequence[str] = (),
         withdraw: str = "",
         unfinished: bool = False,
     ) -> list[Output]:
@@ -271,7 +274,13 @@ class PublishService:
                 )
             self._objects.flush()
             return self.outputs.published(
-                stored.result_id, sealed, routes, at, withdraw=withdraw, unfinished=unfinished
+                stored.result_id,
+                sealed,
+                routes,
+                at,
+                again=again,
+                withdraw=withdraw,
+                unfinished=unfinished,
             )
         except BaseException:
             for new in sealed:
