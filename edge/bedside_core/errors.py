@@ -306,6 +306,16 @@ class PatientMismatchError(RefusedError):
     status = 409
 
 
+class BudgetExhaustedError(RefusedError):
+    """The privacy budget has too little left for this release."""
+
+    code = "budget-exhausted"
+
+    def __init__(self, asked: int, left: int) -> None:  # units of 1e-12 rho
+        super().__init__(f"the release asks for {asked} units of rho, {left} are left")
+        self.asked, self.left = asked, left
+
+
 # --- the HTTP shell --------------------------------------------------------------------------
 
 
