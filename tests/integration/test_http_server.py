@@ -312,3 +312,24 @@ def test_a_head_of_ordinary_size_passes(served):
     _, server = served
     headers = {f"X-Header-{number}": "v" * 1000 for number in range(40)}
     assert httpx.get(f"{server.url}/livez", headers=headers).status_code == 200
+
+
+def test_a_small_request_with_a_body_without_end_is_refused_before_it_is_gathered(served):
+    _, server = served
+    kind = {"Content-Type": "application/json"}
+    path, sent = f"{server.url}/api/v1/jobs/j1:priority", []
+
+    def pieces():
+        for number in range(64):
+            sent.append(number)
+            yield b'"' + b"a" * (1 << 20)
+
+    announced = httpx.post(path, content=b" " * (5 << 20), headers=kind)
+    assert announced.status_code == 413
+    assert announced.json()["type"].endswith("too-large")
+    try:
+        answer = httpx.post(path, content=pieces(), headers=kind)
+    except httpx.TransportError:  # the server closed while it was being sent
+        return
+    assert answer.status_code in (400, 413)
+    assert answer.json()["type"] != "urn:bedside:error:invalid-request"  # nobody parsed it

@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bedside_core.errors import BedsideError, ForeignRequestError, NotReadyError
+from bedside_core.errors import BedsideError, ForeignRequestError, NotReadyError, TooLargeError
 from bedside_edge.api.errors import error_reply
 from bedside_edge.api.metrics import Metrics
-from bedside_edge.api.reply import ClientGoneError, RawHeaders, Reply, Request
+from bedside_edge.api.reply import ClientGoneError, RawHeaders, Reply, Request, content_length
 from bedside_edge.ports import RandomBytes
 
 log = logging.getLogger(__name__)
@@ -24,6 +24,7 @@ Handler = Callable[[Request], Awaitable[Reply]]
 
 UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_MAX_PLAIN_BODY = 4 << 20  # bytes of a request that is no upload: a few fields of JSON
 _CLIENT_GONE = 499  # nobody sees it; it counts uploads that broke off
 _OWN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HERE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
@@ -91,7 +92,7 @@ class Shell:
         try:
             self._admit(headers)
             if hot is None:
-                await self._app(scope, receive, exchange)
+                await self._app(scope, _bounded(receive, headers), exchange)
             else:
                 reply = await hot.handler(Request.of(scope, headers, receive, request_id))
                 await reply.send(exchange)
@@ -145,6 +146,27 @@ def check_origin(headers: dict[bytes, bytes]) -> None:
         raise ForeignRequestError("Origin is another site")
     if headers.get(b"sec-fetch-site", b"none") not in _SAME_SITE:
         raise ForeignRequestError("the request comes from another site")
+
+
+def _bounded(receive: Receive, headers: dict[bytes, bytes]) -> Receive:
+    """Return `receive` with an end: the framework gathers a whole body before it looks at it.
+
+    Raises:
+        TooLargeError: more is announced; on reading, when more comes.
+    """
+    if (content_length(headers) or 0) > _MAX_PLAIN_BODY:
+        raise TooLargeError(f"the body is larger than {_MAX_PLAIN_BODY} bytes")
+    seen = 0
+
+    async def bounded() -> Message:
+        nonlocal seen
+        message = await receive()
+        seen += len(message.get("body", b""))
+        if seen > _MAX_PLAIN_BODY:
+            raise TooLargeError(f"the body is larger than {_MAX_PLAIN_BODY} bytes")
+        return message
+
+    return bounded
 
 
 def _template(scope: Scope) -> str:
