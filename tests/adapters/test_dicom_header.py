@@ -84,6 +84,20 @@ def test_every_character_set_is_decoded():
     assert names["chrGreek"] == "Διονυσιος"
 
 
+@pytest.mark.parametrize(
+    "name", ["punycode", "zlib", "idna", "rot13", "hex", "utf-16", "unicode_escape", "undefined"]
+)
+def test_a_codec_of_the_language_is_no_character_set(name):
+    """Any of them would raise, or turn the patient's id into another."""
+    whole = file_of(data_set(PatientID="4711-0815", PatientName="Ada"))
+    at = whole.index(struct.pack("<HH", 0x0008, 0x0016))
+    value = name.encode() + b" " * (len(name) % 2)
+    element = struct.pack("<HH2sH", 0x0008, 0x0005, b"CS", len(value)) + value
+    for text in (b"4711-0815", rb"4\x31\\71", b"4711-\xe9\x1b$"):
+        changed = whole[:at] + element + whole[at:].replace(b"4711-0815", text.ljust(9))
+        assert read_header(changed).patient_id == text.decode("latin-1").strip()
+
+
 def test_several_valued_and_numeric_attributes():
     made = data_set(
         ImageType=["DERIVED", "PRIMARY", "", "X"],

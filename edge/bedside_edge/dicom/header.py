@@ -4,6 +4,7 @@ One walk over the top-level elements (about a tenth of a millisecond) serves the
 streams that break PS3.5 are handed to pydicom, which understands more bad habits.
 """
 
+import codecs
 import struct
 from collections.abc import Mapping
 from io import BytesIO
@@ -52,6 +53,11 @@ _LONGEST = 1024  # bytes of one text value; PS3.5 allows 64 characters a compone
 _INFLATED_BEGINNING = 1 << 20
 _INFLATED_HEADER = 1 << 24
 _PLAIN = frozenset(("iso8859", "latin_1", "utf_8", "utf8", "ascii", "latin-1"))
+# pydicom takes the name of any Python codec; some decode no text, some turn one id into another
+_CHARACTER_SETS = frozenset(
+    codecs.lookup(name).name
+    for name in (*charset.python_encoding.values(), "utf-8", "latin-1", "ascii", "cp1252")
+)
 _NAME_DELIMITERS = TEXT_VR_DELIMS | {0x5E, 0x3D}  # ^ and = reset the character set too
 
 
@@ -198,9 +204,10 @@ def _encodings(value: bytes) -> list[str]:
     try:
         with muted_warnings():
             encodings: list[str] = charset.convert_encodings(names)
+            known = all(codecs.lookup(name).name in _CHARACTER_SETS for name in encodings)
     except (ValueError, LookupError):  # a character set nobody knows: ASCII stays readable
         return ["iso8859"]
-    return encodings
+    return encodings if known else ["iso8859"]
 
 
 def _decoded(value: bytes, encodings: list[str], delimiters: set[int]) -> str:
@@ -212,5 +219,8 @@ def _decoded(value: bytes, encodings: list[str], delimiters: set[int]) -> str:
         decoded = value.decode("ascii")
     else:
         with muted_warnings():
-            decoded = charset.decode_bytes(value, encodings, delimiters)
+            try:
+                decoded = charset.decode_bytes(value, encodings, delimiters)
+            except (UnicodeError, LookupError):  # another set than it says
+                decoded = value.decode("iso8859")
     return decoded.strip("\0 ")
