@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
-from bedside_core.errors import UnavailableError
+from bedside_core.errors import InvalidInputError, UnavailableError
 from bedside_core.findings import Check
 from bedside_edge.api.app import create_app
 from bedside_edge.api.metrics import Metrics
@@ -275,8 +275,12 @@ def _announce(addresses: Mapping[str, object], ready_file: Path | None) -> None:
     text = json.dumps(addresses, sort_keys=True)
     if ready_file is not None:
         partial = ready_file.with_name(ready_file.name + ".part")
-        partial.write_text(text)
-        partial.replace(ready_file)
+        try:
+            partial.write_text(text)
+            partial.replace(ready_file)
+        except OSError as cause:
+            why = cause.strerror
+            raise InvalidInputError(f"the ready file cannot be written: {why}") from cause
     print(text, flush=True)  # noqa: T201  the one line on standard output: where to reach the box
 
 

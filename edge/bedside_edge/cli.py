@@ -25,13 +25,16 @@ from bedside_edge.logs import set_up_logging
 
 Command = Callable[..., None]
 
+_PORT = click.IntRange(0, 65_535)
+
 _HINTS = {
-    "invalid-config": "see docs/config.md; `bedside-edge check-config FILE` shows what would apply",
+    "invalid-config": "docs/config.md lists every setting with its limits",
     "profile-mismatch": "`bedside-edge profile` shows this board and why each profile fits or not",
     "golden-mismatch": "do not serve on this machine; try another engine with --engine",
     "invalid-rules": "see docs/routing.md; `bedside-edge rules check FILE` reads a rules file",
-    "invalid-package": "fetch the package again; never edit files inside it",
-    "store-unavailable": "is another bedside-edge using this state folder?",
+    "invalid-package": "manifest.json says what it holds; fetch a damaged one again, never edit it",
+    "invalid-profile": "--profile takes a file, like hw_profiles/generic/x86-64-v3.toml",
+    "store-unavailable": "the state folder is one that this user may write, for one box at a time",
     "disk-full": "free space, or lower [disk] min_free_bytes if you know why",
 }
 
@@ -53,7 +56,9 @@ def model_options(command: Command) -> Command:
     """Add the options that choose package, profile, engine and precision."""
     options: tuple[Callable[[Command], Command], ...] = (
         click.option("--package", default="", help="Model package folder [default: shipped]"),
-        click.option("--profile", default="", help="Hardware profile [default: best that fits]"),
+        click.option(
+            "--profile", default="", help="Hardware profile file [default: best that fits]"
+        ),
         click.option("--engine", type=click.Choice(["onnxruntime", "openvino"]), default=None),
         click.option("--precision", type=click.Choice(["f32", "bf16", "int8"]), default=None),
     )
@@ -113,8 +118,8 @@ def analyze(
 @cli.command()
 @click.option("--config", "config_path", type=click.Path(path_type=Path), help="TOML settings")
 @click.option("--state", type=click.Path(path_type=Path), help="State folder")
-@click.option("--http-port", type=int, help="TCP port; 0 lets the system choose")
-@click.option("--dicom-port", type=int, help="TCP port; 0 lets the system choose")
+@click.option("--http-port", type=_PORT, help="TCP port; 0 lets the system choose")
+@click.option("--dicom-port", type=_PORT, help="TCP port; 0 lets the system choose")
 @click.option(
     "--ready-file",
     type=click.Path(path_type=Path),
@@ -183,11 +188,9 @@ def show_profile(
     if as_json:
         click.echo(json.dumps(facts, sort_keys=True))
         return
-    table = Table(show_header=False, box=None, pad_edge=False)
     for key, value in facts.items():
-        shown = value if isinstance(value, str) else json.dumps(value)
-        table.add_row(key.replace("_", " "), shown)
-    Console().print(table)
+        for number, line in enumerate(_plain(value)):
+            click.echo(f"{'' if number else key.replace('_', ' '):<17}{line}")
 
 
 @cli.group()
@@ -281,6 +284,21 @@ def _model_settings(
             "precision": precision or "",
         }
     )
+
+
+def _plain(value: object) -> list[str]:
+    """Return a fact as lines for a person; long digests stay whole."""
+    if isinstance(value, list | tuple):
+        return [line for one in value for line in _plain(one)] or ["none"]
+    if isinstance(value, dict):
+        return [f"{key.replace('_', ' ')} {_word(one)}" for key, one in value.items()]
+    return [_word(value)]
+
+
+def _word(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(_word(one) for one in value) or "none"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
 def _files(paths: tuple[Path, ...]) -> Iterator[Path]:

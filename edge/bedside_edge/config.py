@@ -319,10 +319,17 @@ def parse_config(text: str) -> Config:
         raise InvalidConfigError(f"the settings are not TOML: {cause}") from cause
     except ValidationError as cause:
         wrong = "; ".join(
-            f"{'.'.join(str(step) for step in error['loc'])}: {error['msg']}"
+            f"{'.'.join(str(step) for step in error['loc'])}: {_said(error['type'], error['msg'])}"
             for error in cause.errors(include_url=False, include_input=False)
         )
         raise InvalidConfigError(f"settings: {wrong}") from None
+
+
+def _said(kind: str, message: str) -> str:
+    """Return the library's message in words for whoever wrote the file."""
+    if kind == "extra_forbidden":
+        return "there is no such setting"
+    return message.removeprefix("Value error, ").replace("Input should", "should", 1)
 
 
 def load_config(
@@ -345,9 +352,9 @@ def load_config(
         config = parse_config(source.read_text(encoding="utf-8"))
     except FileNotFoundError as cause:
         if named is not None:
-            raise InvalidConfigError("the settings file does not exist") from cause
+            raise InvalidConfigError(f"the settings file {named} does not exist") from cause
         config = Config()
     except (OSError, UnicodeDecodeError) as cause:
-        raise InvalidConfigError("the settings file cannot be read as UTF-8 text") from cause
+        raise InvalidConfigError(f"{source} cannot be read as UTF-8 text") from cause
     folder = environ.get(STATE_VARIABLE) or config.state.folder
     return config, Path(folder).expanduser()

@@ -36,7 +36,10 @@ class MissingExtraError(click.ClickException):
     exit_code = UnavailableError.exit_code
 
 
-@click.group(epilog="A whole run: train, export, quantise, evaluate --final, package.")
+@click.group(
+    epilog="A whole run: train, export, quantise, evaluate --final, package.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
 @click.version_option(metadata.version("bedside"), prog_name="bedside-models")
 def cli() -> None:
     """Make model packages for Bedside: train centrally, ship only what was checked."""

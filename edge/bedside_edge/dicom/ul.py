@@ -75,7 +75,8 @@ class Acceptor:
             listener.listen(128)
         except OSError as cause:
             listener.close()
-            raise UnavailableError("the DICOM port cannot be bound") from cause
+            why = f"DICOM port {settings.port} cannot be bound: {cause.strerror}"
+            raise UnavailableError(why) from cause
         self._listener, self.port = listener, listener.getsockname()[1]
         self._thread = threading.Thread(
             target=self._accept, args=(listener,), name="dicom-accept", daemon=True
