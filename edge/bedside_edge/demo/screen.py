@@ -53,7 +53,8 @@ def _studies(summary: Json, width: int) -> Table:
             why = f"threshold {value['threshold']:.3f}, undetermined {low:.3f} to {high:.3f}"
             said = (f"{value['probability']:.3f}", value["decision"], why)
         else:
-            said = ("", "not read", f"{reason['code']}: {reason['detail']}")
+            word = "not read" if study["result"] else "not taken in"
+            said = ("", word, f"{reason['code']}: {reason['detail']}")
         _add(table, [study["title"], study["route"], str(len(study["images"])), *said])
     again = summary["repeated"]
     outcomes = ", ".join(f"{count} {name}" for name, count in sorted(again["outcomes"].items()))
