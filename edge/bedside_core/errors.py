@@ -316,6 +316,65 @@ class BudgetExhaustedError(RefusedError):
         self.asked, self.left = asked, left
 
 
+# --- evidence --------------------------------------------------------------------------------
+
+
+class InvalidEntryError(InvalidInputError):
+    """An entry of the evidence log breaks its format, or goes back in time."""
+
+    code = "invalid-entry"
+
+
+class InvalidKeyError(InvalidInputError):
+    """A verifier key cannot be read, does not fit its id, or is used for another purpose."""
+
+    code = "invalid-key"
+
+
+class InvalidNoteError(InvalidInputError):
+    """A signed note or checkpoint cannot be read."""
+
+    code = "invalid-note"
+
+
+class InvalidProofError(InvalidInputError):
+    """A Merkle proof or proof file cannot be read, or the tree has no such entry."""
+
+    code = "invalid-proof"
+
+
+class InvalidTileError(InvalidInputError):
+    """A tile, entry bundle or tile path of a log export breaks its format."""
+
+    code = "invalid-tile"
+
+
+class InvalidEnvelopeError(InvalidInputError):
+    """A signed envelope cannot be read or holds another type of payload."""
+
+    code = "invalid-envelope"
+
+
+class UntrustedSignatureError(RefusedError):
+    """No trusted key signed, too few did, or a trusted key's signature fails."""
+
+    code = "untrusted-signature"
+    status = 403
+
+
+class WrongOriginError(RefusedError):
+    """A checkpoint belongs to another log than the one asked about."""
+
+    code = "wrong-origin"
+    status = 404
+
+
+class ProofMismatchError(RefusedError):
+    """A Merkle proof does not lead from the entry to the root of the checkpoint."""
+
+    code = "proof-mismatch"
+
+
 # --- the HTTP shell --------------------------------------------------------------------------
 
 

@@ -20,6 +20,7 @@ def test_the_core_uses_only_what_the_allow_list_names():
         ("import importlib", "import importlib"),
         ("import pydicom", "import pydicom"),
         ("import pydantic", "import pydantic"),
+        ("from cryptography.hazmat.primitives import hashes", "import cryptography"),
         ("import bedside_edge", "import bedside_edge"),
         ("from .errors import BedsideError", "relative import"),
         ("def f(p):\n    return open(p)", "builtin open"),
