@@ -270,10 +270,24 @@ class NotFoundError(InvalidInputError):
 
 
 class WrongStateError(InvalidInputError):
-    """The job is not in a state that allows this (replay of a finished job, for one)."""
+    """The job or model is not in a state that allows this (replay of a finished job, for one)."""
 
     code = "wrong-state"
     status = 409
+
+
+class StaleRevisionError(InvalidInputError):
+    """Somebody changed it after the revision that If-Match names; look again, then decide."""
+
+    code = "stale-revision"
+    status = 412
+
+
+class PreconditionRequiredError(InvalidInputError):
+    """A change of settings must say in If-Match which revision it was decided on."""
+
+    code = "precondition-required"
+    status = 428
 
 
 class TimedOutError(UnavailableError):

@@ -73,16 +73,19 @@ def quarantine_entry(instance: str, same_as: str) -> Json:
     return {"instance": instance, "status": "quarantined", "same_as": same_as, "reason": reason}
 
 
-def study_result(manifest: Manifest, images: Sequence[Json], provenance: Json) -> Json:
+def study_result(
+    manifest: Manifest, images: Sequence[Json], provenance: Json, rule: Rule | None = None
+) -> Json:
     """Assemble the document; the study's value is that of the image with the highest probability.
 
     Args:
         manifest: the package that read the images.
         images: entries made by the functions above, in order of arrival.
         provenance: engine, profile and package digests.
+        rule: the rule the images were decided by; the package's own when None.
     """
     read = [entry for entry in images if entry["status"] == "analysed"]
-    rule = manifest.decision.value()
+    rule = rule or manifest.decision.value()
     pipeline = manifest.pipeline
     body: Json = {
         "format": FORMAT,

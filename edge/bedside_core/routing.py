@@ -6,7 +6,6 @@ who is asked; whether the model will read an image is the input check's business
 """
 
 import hashlib
-import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

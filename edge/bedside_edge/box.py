@@ -33,6 +33,7 @@ from bedside_edge.services.analysis import AnalysisService
 from bedside_edge.services.ingest import IngestService
 from bedside_edge.services.outputs import DeliveryState
 from bedside_edge.services.results import ResultsService
+from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
 from bedside_edge.services.worker import Bell, Jobs, Worker
 from bedside_edge.store.objects import DiskLimits
@@ -72,7 +73,11 @@ class Box:
         self.analysis = AnalysisService(self.loaded.model, reader, PillowPicture())
         self.models = model_service(config.model, self.analysis)
         rules = load_rules(config.routing, self.loaded.package.manifest)
-        self.routing = RoutingService(rules, self.models)
+        self.routing = RoutingService(
+            rules,
+            self.models,
+            lambda: RolloutService(self.models, self.state.deployments, self.clock),
+        )
         self.ingest = IngestService(
             objects=self.state.objects,
             studies=self.state.studies,
@@ -115,6 +120,7 @@ class Box:
             analysis=self.analysis,
             models=self.models,
             routing=self.routing,
+            rollout=self.routing.rollout,
             instances=state.studies.instances,
             overlay=results.overlay,
             outgoing=self.outgoing,

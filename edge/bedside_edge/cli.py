@@ -263,6 +263,167 @@ def rules_test(
         sys.exit(NoRouteError.exit_code)
 
 
+def box_options(command: Command) -> Command:
+    """Add the options that say which running box is asked."""
+    options: tuple[Callable[[Command], Command], ...] = (
+        click.option(
+            "--url",
+            envvar="BEDSIDE_URL",
+            default="http://127.0.0.1:8642",
+            show_default=True,
+            help="HTTP service of the box; or BEDSIDE_URL",
+        ),
+        click.option("--token", envvar="BEDSIDE_TOKEN", default="", help="or BEDSIDE_TOKEN"),
+        click.option("--json", "as_json", is_flag=True, help="Print JSON"),
+    )
+    for option in options:
+        command = option(command)
+    return command
+
+
+@cli.group()
+def models() -> None:
+    """Models of a running box: which version reads, reads along, or takes a share."""
+
+
+@models.command("list")
+@box_options
+def models_list(url: str, token: str, as_json: bool) -> None:
+    """Show every loaded model: versions, shadow and its agreement, canary, threshold.
+
+    \b
+    Examples:
+      bedside-edge models list
+      bedside-edge models list --json
+    """
+    from bedside_edge import remote
+
+    found = remote.models(url, token)
+    if as_json:
+        click.echo(json.dumps({"models": found}, sort_keys=True))
+        return
+    for one in found:
+        _print_model(one)
+
+
+@models.command("activate")
+@click.argument("name")
+@click.argument("version")
+@box_options
+def models_activate(name: str, version: str, url: str, token: str, as_json: bool) -> None:
+    """Read studies with VERSION of NAME from now on; the one before stays for `rollback`.
+
+    \b
+    Examples:
+      bedside-edge models activate cxr-opacity 1.1.0
+    """
+    _change_model(name, "/active", {"version": version}, url, token, as_json)
+
+
+@models.command("rollback")
+@click.argument("name")
+@box_options
+def models_rollback(name: str, url: str, token: str, as_json: bool) -> None:
+    """Read studies with the version of NAME before the last change; canary and shadow end.
+
+    \b
+    Examples:
+      bedside-edge models rollback cxr-opacity
+    """
+    _change_model(name, ":rollback", None, url, token, as_json)
+
+
+@models.command("shadow")
+@click.argument("name")
+@click.argument("version")
+@box_options
+def models_shadow(name: str, version: str, url: str, token: str, as_json: bool) -> None:
+    """Let VERSION of NAME read along, never shown; `off` ends it.
+
+    \b
+    Examples:
+      bedside-edge models shadow cxr-opacity 1.1.0
+      bedside-edge models shadow cxr-opacity off
+    """
+    body = {"version": None if version == "off" else version}
+    _change_model(name, "/shadow", body, url, token, as_json)
+
+
+@models.command("canary")
+@click.argument("name")
+@click.argument("version")
+@click.argument("percent", type=click.IntRange(0, 99), default=0)
+@box_options
+def models_canary(
+    name: str, version: str, percent: int, url: str, token: str, as_json: bool
+) -> None:
+    """Let VERSION of NAME read PERCENT of the studies; `off` ends it.
+
+    \b
+    Examples:
+      bedside-edge models canary cxr-opacity 1.1.0 10
+      bedside-edge models canary cxr-opacity off
+    """
+    body = {"version": None if version == "off" else version, "percent": percent}
+    _change_model(name, "/canary", body, url, token, as_json)
+
+
+@models.command("threshold")
+@click.argument("name")
+@click.argument("values", nargs=-1, type=click.FloatRange(0, 1), metavar="[LOW THRESHOLD HIGH]")
+@box_options
+def models_threshold(
+    name: str, values: tuple[float, ...], url: str, token: str, as_json: bool
+) -> None:
+    """Decide by the hospital's own threshold with the version now active.
+
+    Between LOW and HIGH the answer is undetermined. Without values the package's own rule holds.
+
+    \b
+    Examples:
+      bedside-edge models threshold cxr-opacity 0.35 0.6 0.7
+      bedside-edge models threshold cxr-opacity
+    """
+    if len(values) not in (0, 3):
+        raise InvalidInputError("give LOW, THRESHOLD and HIGH, or none of them")
+    rule = dict(zip(("low", "threshold", "high"), values, strict=True)) if values else None
+    _change_model(name, "/threshold", {"rule": rule}, url, token, as_json)
+
+
+def _change_model(
+    name: str, part: str, body: dict[str, Any] | None, url: str, token: str, as_json: bool
+) -> None:
+    from bedside_edge import remote
+
+    found = remote.change_model(url, name, part, body, token)
+    if as_json:
+        click.echo(json.dumps(found, sort_keys=True))
+    else:
+        _print_model(found)
+
+
+def _print_model(one: dict[str, Any]) -> None:
+    click.echo(f"{one['name']} {one['active']} reads (revision {one['revision']})")
+    if one["canary"]:
+        click.echo(f"  canary {one['canary']} reads {one['percent']} % of the studies")
+    if one["shadow"]:
+        click.echo(f"  shadow {one['shadow']} reads along")
+    if one["previous"]:
+        click.echo(f"  rollback returns to {one['previous']}")
+    if one["threshold"]:
+        rule = one["threshold"]
+        click.echo(
+            f"  site threshold {rule['threshold']:g}, undetermined {rule['low']:g} to "
+            f"{rule['high']:g}, for {one['threshold_version']}"
+        )
+    click.echo(f"  on this box: {', '.join(one['versions'])}")
+    for tally in one["agreement"]:
+        click.echo(
+            f"  {tally['version']} {tally['decision']}, shadow {tally['shadow']} "
+            f"{tally['shadow_decision']}: {tally['studies']} studies"
+        )
+
+
 def _rules(path: Path | None, config_path: Path | None) -> tuple[Rules, dict[str, Manifest]]:
     """Return the rules of a file or those in force, and the models of this box."""
     from bedside_edge.wiring import known_manifests, load_rules, served_manifest

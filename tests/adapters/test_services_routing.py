@@ -10,8 +10,10 @@ from bedside_core.manifest import Manifest
 from bedside_core.routing import parse_rules
 from bedside_edge.ports import Header, Instance, InstanceState, Outcome
 from bedside_edge.services.models import ModelId, ModelService
+from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
-from support.http_box import FakeAnalysis, tiny_manifest
+from support.http_box import FakeAnalysis, FixedClock, tiny_manifest
+from support.memory_deployments import MemoryDeployments
 
 RULES = """
 format = "bedside-rules/1"
@@ -45,8 +47,9 @@ class Reader(FakeAnalysis):
         self.asked = []
         self.failure = None
 
-    def analyse_study(self, instances, read, *, left_out, routing):
+    def analyse_study(self, instances, read, *, left_out, routing=None, deployment=None):
         self.asked.append((left_out, routing))
+        self.deployment = deployment
         if self.failure:
             raise self.failure
         return Outcome(refused=False, reason="", body=b"{}")
@@ -75,7 +78,11 @@ class House:
             known=lambda: [ModelId(name, "1.0.0") for name in known],
             most=3,
         )
-        self.routing = RoutingService(parse_rules(text.encode()), self.models)
+        self.routing = RoutingService(
+            parse_rules(text.encode()),
+            self.models,
+            lambda: RolloutService(self.models, MemoryDeployments(), FixedClock()),
+        )
 
     def reader(self, model):
         self.readers[model.name] = Reader(model)

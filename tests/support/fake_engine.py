@@ -61,5 +61,9 @@ class FakeEngine:
             cam=cam.astype(np.float32),
         )
 
+    @property
+    def closed(self) -> bool:
+        return not self._open
+
     def close(self) -> None:
         self._open = False

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bedside_core.errors import ConflictingInstanceError, NotFoundError, WrongStateError
-from bedside_core.findings import Check
+from bedside_core.findings import Check, Rule
 from bedside_core.manifest import Manifest
-from bedside_core.routing import default_rules, parse_rules
+from bedside_core.routing import parse_rules
 from bedside_edge.api.app import create_app
 from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.services import Services
@@ -31,13 +31,26 @@ from bedside_edge.ports import (
     Way,
 )
 from bedside_edge.services.models import ModelId, ModelService
+from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
 from support.asgi_client import AsgiClient
 from support.fake_engine import TINY_IO, FakeEngine
+from support.memory_deployments import MemoryDeployments
 from support.sample_manifest import manifest_fields
 
 HERE = "http://127.0.0.1:8642"
 NOW = 1_700_000_000_000
+
+RULES = """
+format = "bedside-rules/1"
+
+[[rules]]
+name = "made-for-sample"
+model = "sample"
+when.modality = ["CR", "DX"]
+when.body_part = ["CHEST", ""]
+when.view = ["PA", "AP", ""]
+"""
 
 
 def tiny_manifest() -> Manifest:
@@ -63,6 +76,11 @@ class FakeAnalysis:
         self.document: dict[str, Any] = {"format": "bedside-result/1", "value": None}
         self.refusal: Exception | None = None
         self.seen: list[bytes] = []
+        self.rule: Rule | None = None
+
+    def with_rule(self, rule: Rule | None) -> "FakeAnalysis":
+        self.rule = rule
+        return self
 
     def infer_tensor(self, tensor) -> Outputs:
         return self.model.engine.run(tensor)
@@ -295,9 +313,13 @@ class HttpBox:
         self.models = ModelService(
             self.analysis, open_model=self._open_model, known=lambda: self.known, most=3
         )
-        manifest = self.analysis.model.manifest
-        rules = parse_rules(default_rules(manifest.name, manifest.accepts).encode())
-        self.routing = RoutingService(rules, self.models)
+        rules = parse_rules(RULES.encode())
+        self.deployments = MemoryDeployments()
+        self.routing = RoutingService(
+            rules,
+            self.models,
+            lambda: RolloutService(self.models, self.deployments, FixedClock()),
+        )
         self.held: dict[str, list[Instance]] = {}
         self.health = FakeHealth()
         self.alarms: list[Alarm] = []
@@ -313,6 +335,7 @@ class HttpBox:
             analysis=self.analysis,
             models=self.models,
             routing=self.routing,
+            rollout=self.routing.rollout,
             instances=self._instances,
             outgoing=outgoing,
             overlay=self._overlay,

@@ -28,6 +28,7 @@ from bedside_edge.api.openapi import document
 from bedside_edge.api.pool import WorkPool, close_pools
 from bedside_edge.api.reply import Reply
 from bedside_edge.api.routes import health_router, jobs_router, results_router
+from bedside_edge.api.routes_models import models_router
 from bedside_edge.api.routes_outputs import outputs_router
 from bedside_edge.api.routes_rules import rules_router
 from bedside_edge.api.routes_v2 import v2_router
@@ -148,6 +149,7 @@ def _framework(
         results_router(services, storage, inference),
         v2_router(services, storage),
         rules_router(services, storage),
+        models_router(services, waiting),
     ):
         app.include_router(router)
     app.add_exception_handler(BedsideError, _on_error)

@@ -8,8 +8,9 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from bedside_core.findings import Check
+from bedside_core.findings import Check, Rule
 from bedside_core.manifest import Manifest
+from bedside_core.rollout import Deployment
 from bedside_core.routing import Chance, Image, Plan, Rules
 from bedside_edge.ports import (
     Alarm,
@@ -230,6 +231,100 @@ class Routing(Protocol):
         ...
 
 
+class PastChange(Protocol):
+    """One line of a model's history."""
+
+    @property
+    def revision(self) -> int:
+        """The revision it made."""
+        ...
+
+    @property
+    def what(self) -> str:
+        """In words."""
+        ...
+
+    @property
+    def actor(self) -> str:
+        """Who signed it off."""
+        ...
+
+    @property
+    def at(self) -> int:
+        """When: milliseconds since 1970, UTC."""
+        ...
+
+
+class ShadowTally(Protocol):
+    """How many studies came to one pair of decisions."""
+
+    @property
+    def version(self) -> str:
+        """The version that was shown."""
+        ...
+
+    @property
+    def shadow(self) -> str:
+        """The version that read along."""
+        ...
+
+    @property
+    def decision(self) -> str:
+        """What was shown."""
+        ...
+
+    @property
+    def shadow_decision(self) -> str:
+        """What was not."""
+        ...
+
+    @property
+    def studies(self) -> int:
+        """How many."""
+        ...
+
+    @property
+    def difference(self) -> float:
+        """Sum of the distances between both probabilities."""
+        ...
+
+
+class Rollout(Protocol):
+    """Which version of a model reads studies; every change names the revision it was decided on."""
+
+    def deployment(self, name: str) -> Deployment:
+        """Return what is in force; NotFoundError."""
+        ...
+
+    def history(self, name: str) -> tuple[Sequence[PastChange], Sequence[ShadowTally]]:
+        """Return the changes, newest first, and how shadows compared."""
+        ...
+
+    def activate(self, name: str, version: str, expected: int | None, actor: str) -> Deployment:
+        """Read studies with another version."""
+        ...
+
+    def roll_back(self, name: str, expected: int | None, actor: str) -> Deployment:
+        """Read studies with the version before."""
+        ...
+
+    def set_shadow(self, name: str, version: str, expected: int | None, actor: str) -> Deployment:
+        """Let a version read along unseen; empty ends it."""
+        ...
+
+    def set_canary(
+        self, name: str, version: str, percent: int, expected: int | None, actor: str
+    ) -> Deployment:
+        """Let a version read a share of the studies; empty and 0 end it."""
+        ...
+
+    def set_threshold(
+        self, name: str, rule: Rule | None, expected: int | None, actor: str
+    ) -> Deployment:
+        """Decide by the hospital's rule; None: by the package's."""
+        ...
+
+
 class Health(Protocol):
     """How the box is."""
 
@@ -251,6 +346,7 @@ class Services:
     analysis: Analysis  # the model that reads the box's studies
     models: Models
     routing: Routing
+    rollout: Rollout
     instances: Callable[[str], Sequence[Instance]]  # of a held study; NotFoundError
     outgoing: Outgoing
     overlay: Callable[[str], bytes]  # result id -> PNG; NotFoundError, WrongStateError (refused)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bedside_core.errors import NoRouteError, OutlierImageError, RefusedError
-from bedside_core.findings import Check, Familiar, feature_check, intensity_check
+from bedside_core.findings import Check, Familiar, Rule, feature_check, intensity_check
 from bedside_core.imaging import PipelineSpec, Prepared, prepare
 from bedside_core.input_check import judge_header
 from bedside_core.manifest import Manifest
@@ -54,6 +54,12 @@ class Model:
     engine: Engine
     profile_name: str
     profile_digest: str
+    site_rule: Rule | None = None  # the hospital's threshold in place of the package's
+
+    @property
+    def rule(self) -> Rule:
+        """How a probability becomes a decision."""
+        return self.site_rule or self.manifest.decision.value()
 
     @property
     def pipeline(self) -> PipelineSpec:
@@ -67,6 +73,7 @@ class Model:
             "engine": info,
             "profile": {"name": self.profile_name, "digest": self.profile_digest},
             "package": self.package_digest,
+            "decided_by": "package" if self.site_rule is None else "site",
         }
 
 
@@ -89,6 +96,11 @@ class AnalysisService:
         self.model = model
         self._reader, self._picture = reader, picture
 
+    def with_rule(self, rule: Rule | None) -> "AnalysisService":
+        """Return the same model on the same engine, deciding by the hospital's rule if given."""
+        model = dataclasses.replace(self.model, site_rule=rule)
+        return AnalysisService(model, self._reader, self._picture)
+
     def infer_tensor(self, tensor: NDArray[np.float32]) -> Outputs:
         """Run the bare network; the caller has done its own preparation."""
         return self.model.engine.run(tensor)
@@ -100,7 +112,7 @@ class AnalysisService:
             RefusedError: the leaf that says why the model does not read it.
         """
         entry = image_entry(self._read(self._reader.header(data), lambda: data, "image-1", []))
-        return study_result(self.model.manifest, [entry], self.model.provenance())
+        return self._result([entry], self.model.provenance())
 
     def describe_object(self, data: bytes) -> Json:
         """Like `analyse_object`, but a refusal is a document too.
@@ -109,7 +121,7 @@ class AnalysisService:
             NotDicomError, InvalidUidError: there is nothing to describe.
         """
         entry = self._entry("image-1", self._reader.header(data), lambda: data)
-        return study_result(self.model.manifest, [entry], self.model.provenance())
+        return self._result([entry], self.model.provenance())
 
     def analyse_study(
         self,
@@ -118,6 +130,7 @@ class AnalysisService:
         *,
         left_out: Mapping[str, str] | None = None,
         routing: Json | None = None,
+        deployment: Json | None = None,
     ) -> Outcome:
         """Return the outcome of a job over a study's settled instances.
 
@@ -126,10 +139,11 @@ class AnalysisService:
             read: fetches the plain bytes of one instance.
             left_out: instances the rules do not give to this model, by id, with the reason.
             routing: which rules chose this model, for the result.
+            deployment: as what this version reads the study, for the result.
         """
         entries = [self._instance_entry(one, read, left_out or {}) for one in instances]
-        provenance = {**self.model.provenance(), "routing": routing}
-        body = study_result(self.model.manifest, entries, provenance)
+        chosen = {"routing": routing, "deployment": deployment}
+        body = self._result(entries, self.model.provenance() | chosen)
         reason = body["reason"]
         return Outcome(
             refused=body["status"] != "analysed",
@@ -150,6 +164,9 @@ class AnalysisService:
         cam, place = np.asarray(entry["cam"], np.float32), tuple(entry["placement"])
         painted = paint(shown, cam, place, max(place[2:]))  # the longer side fills the square
         return self._picture.captioned(painted, caption)
+
+    def _result(self, entries: list[Json], provenance: Json) -> Json:
+        return study_result(self.model.manifest, entries, provenance, self.model.rule)
 
     def _instance_entry(
         self,
@@ -194,7 +211,7 @@ class AnalysisService:
             instance=name,
             logit=outputs.logit,
             probability=probability,
-            decision=manifest.decision.value().decide(probability),
+            decision=self.model.rule.decide(probability),
             cam=tuple(tuple(float(v) for v in row) for row in np.squeeze(outputs.cam)),
             prepared=prepared,
             checks=tuple(checks),

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from bedside_core.errors import BedsideError, InvalidPackageError, NotFoundError, WrongStateError
+from bedside_core.findings import Rule
 from bedside_edge.services.analysis import AnalysisService, Model
 
 log = logging.getLogger(__name__)
@@ -84,11 +85,44 @@ class ModelService:
         self._first = id_of(first.model)
         self._table = _Table({self._first: _Held(first)}, {self._first.name: self._first})
         self._kept = frozenset((self._first.name,))
+        self._pinned: dict[str, frozenset[str]] = {}
 
     def keep(self, names: Iterable[str]) -> None:
         """Never unload these models, besides the first: studies are routed to them."""
         with self._lock:
             self._kept |= frozenset(names)
+
+    def pin(self, name: str, versions: Iterable[str]) -> None:
+        """Never unload these versions of a model, and unload its others; nothing else changes."""
+        with self._lock:
+            self._pinned[name] = frozenset(versions)
+            left = [
+                model
+                for model in self._table.held
+                if model.name == name
+                and model.version not in self._pinned[name]
+                and model != self._first
+            ]
+            idle = [self._leave(model) for model in left]
+        _close(idle)
+
+    def set_default(self, name: str, version: str) -> None:
+        """Let a bare name mean this version; NotFoundError when it is not loaded."""
+        with self._lock:
+            self._find(name, version)
+            self._table.default[name] = ModelId(name, version)
+
+    def set_rule(self, name: str, version: str, rule: Rule | None) -> None:
+        """Decide by this rule with calls that begin from now on; nothing if it is not loaded."""
+        with self._lock:
+            held = self._table.held.get(ModelId(name, version))
+            if held is not None:
+                held.analysis = held.analysis.with_rule(rule)
+
+    def holds(self, name: str, version: str) -> bool:
+        """Say whether a version is loaded."""
+        with self._lock:
+            return ModelId(name, version) in self._table.held
 
     def model(self, name: str, version: str = "") -> Model:
         """Return a loaded model for its metadata; NotFoundError."""
@@ -110,8 +144,9 @@ class ModelService:
         with self._lock:
             held = self._find(name, version)
             held.users += 1
+            analysis = held.analysis
         try:
-            yield held.analysis
+            yield analysis
         finally:
             with self._lock:
                 held.users -= 1
@@ -163,13 +198,12 @@ class ModelService:
             self._find(name, version)
             held = self._table.held
             leaving = [m for m in held if m.name == name and version in ("", m.version)]
-            default = self._table.default[name]
-            if name in self._kept and default in leaving:
-                raise WrongStateError(f"{default} reads the box's studies and stays loaded")
+            kept = {self._table.default[name]} if name in self._kept else set()
+            kept |= {ModelId(name, held) for held in self._pinned.get(name, ())} | {self._first}
+            if stays := [model for model in leaving if model in kept]:
+                raise WrongStateError(f"{stays[0]} reads the box's studies and stays loaded")
             idle = [self._leave(model) for model in leaving]
-        for analysis in idle:
-            if analysis is not None:
-                analysis.model.engine.close()
+        _close(idle)
         log.info("model unloaded", extra={"package": name})
 
     def index(self) -> list[IndexEntry]:
@@ -235,6 +269,12 @@ class ModelService:
                 self._table.reasons[wanted] = f"{why.code}: {why}"
             raise
         return analysis
+
+
+def _close(idle: Iterable[AnalysisService | None]) -> None:
+    for analysis in idle:
+        if analysis is not None:
+            analysis.model.engine.close()
 
 
 def id_of(model: Model) -> ModelId:

@@ -15,6 +15,7 @@ from bedside_core.routing import Chance, Image, Plan, Rules, chances, route
 from bedside_edge.ports import Header, Instance, InstanceState, Outcome
 from bedside_edge.services.analysis import instance_entry
 from bedside_edge.services.models import ModelService
+from bedside_edge.services.rollout import RolloutService
 
 log = logging.getLogger(__name__)
 
@@ -31,8 +32,15 @@ class DryRun:
 class RoutingService:
     """Reads studies with the model the rules choose. Safe to call from several threads."""
 
-    def __init__(self, rules: Rules, models: ModelService) -> None:
+    def __init__(
+        self, rules: Rules, models: ModelService, open_rollout: Callable[[], RolloutService]
+    ) -> None:
         """Load every model the rules name; it stays loaded.
+
+        Args:
+            rules: in force until the box stops.
+            models: of this box.
+            open_rollout: puts the versions in force that were chosen for these models.
 
         Raises:
             InvalidRulesError: a rule names a model that is not on this box.
@@ -47,6 +55,7 @@ class RoutingService:
             except NotFoundError as cause:
                 raise InvalidRulesError(f"a rule names {name}, which the box has not") from cause
         models.keep(rules.models)
+        self.rollout = open_rollout()
 
     def analyse_study(
         self, instances: Sequence[Instance], read: Callable[[Instance], bytes]
@@ -60,23 +69,41 @@ class RoutingService:
         Raises:
             NotReadyError: the model the rules chose is not loaded; the job is tried again.
         """
-        held = [instance for instance in instances if instance.state is InstanceState.HELD]
-        plan = route(self.rules, [image_of(i.header, i.source) for i in held])
+        plan, left_out = self._plan(instances)
         note: Json = {"rule": plan.rule or None, "rules": self.rules.digest, "reason": plan.reason}
-        takes = dict(zip((instance.instance_id for instance in held), plan.takes, strict=True))
         if not plan.model:
             log.info("study not routed", extra={"code": NoRouteError.code})
             return _unrouted(instances, plan, note)
-        why = f"{plan.reason} does not take it"
-        left_out = {name: why for name, take in takes.items() if not take}
         with ExitStack() as lent:
             try:
-                analysis = lent.enter_context(self._models.use(plan.model))
+                study_id = instances[0].study_id
+                lend = self.rollout.lend(plan.model, study_id)
+                analysis, deployment = lent.enter_context(lend)
             except NotFoundError as cause:
-                raise NotReadyError(
-                    f"{plan.model}, which the rules chose, is not loaded"
-                ) from cause
-            return analysis.analyse_study(instances, read, left_out=left_out, routing=note)
+                raise NotReadyError(f"the rules chose {plan.model}, which is not loaded") from cause
+            return analysis.analyse_study(
+                instances, read, left_out=left_out, routing=note, deployment=deployment
+            )
+
+    def follow_up(
+        self, instances: Sequence[Instance], read: Callable[[Instance], bytes], shown: Outcome
+    ) -> None:
+        """Let a shadow read along what was read; called after the result is stored."""
+        plan, left_out = self._plan(instances)
+        if plan.model:
+            self.rollout.compare(
+                plan.model,
+                shown,
+                lambda analysis: analysis.analyse_study(instances, read, left_out=left_out),
+            )
+
+    def _plan(self, instances: Sequence[Instance]) -> tuple[Plan, dict[str, str]]:
+        """Return the plan, and the held instances it leaves out with the reason."""
+        held = [instance for instance in instances if instance.state is InstanceState.HELD]
+        plan = route(self.rules, [image_of(one.header, one.source) for one in held])
+        why = f"{plan.reason} does not take it"
+        pairs = zip(held, plan.takes, strict=True)
+        return plan, {one.instance_id: why for one, take in pairs if not take}
 
     def dry_run(self, images: Sequence[Image], rules: Rules | None = None) -> DryRun:
         """Say what would run, and why not the others; nothing is read and nothing changes.

@@ -85,6 +85,12 @@ class StudyReader(Protocol):
         """Return the outcome over settled instances; `read` fetches one's plain bytes."""
         ...
 
+    def follow_up(
+        self, instances: Sequence[Instance], read: Callable[[Instance], bytes], shown: Outcome
+    ) -> None:
+        """Do what comes after a stored result and never changes it."""
+        ...
+
 
 class Worker:
     """Takes jobs one by one until told to stop."""
@@ -178,6 +184,11 @@ class Worker:
         result_id = self._queue.finish(job, outcome, self._clock.now())
         code = outcome.reason if outcome.refused else "analysed"
         log.info("job ended", extra={"job": job.job_id, "result": result_id, "code": code})
+        self._bell.ring()  # whoever waits for the result does not wait for what follows
+        try:
+            self._analysis.follow_up(instances, read, outcome)
+        except Exception as error:  # the result stands, whatever a shadow runs into
+            log.exception("follow-up failed", extra={"code": failure_code(error)})
         return code
 
     def _nap(self) -> float:

@@ -19,6 +19,7 @@ from typing import Final
 from bedside_core.errors import DamagedObjectError, StoreUnavailableError
 from bedside_edge.ports import Clock, KeyStore, RandomBytes
 from bedside_edge.store.database import Database
+from bedside_edge.store.deployments import SqliteDeployments
 from bedside_edge.store.jobs import SqliteJobs
 from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
 from bedside_edge.store.outputs import SqliteOutputs
@@ -43,6 +44,7 @@ class State:
     studies: SqliteStudies
     jobs: SqliteJobs
     outputs: SqliteOutputs
+    deployments: SqliteDeployments
     keys: KeyStore
     database: Database
     recovered: int  # jobs that were running when the last process died
@@ -112,6 +114,7 @@ def open_state(
         studies=studies,
         jobs=jobs,
         outputs=outputs,
+        deployments=SqliteDeployments(database),
         keys=keys,
         database=database,
         recovered=recovered,
