@@ -196,8 +196,8 @@ class Routing(_Section):
 
     rules: str = Field(
         default="",
-        description="TOML file with the routing rules; empty gives every model of `[model]` "
-        "the images it was made for",
+        description="TOML file with the routing rules; empty asks the model of "
+        "`[model] package` of every study",
     )
 
 
