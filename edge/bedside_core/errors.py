@@ -171,7 +171,7 @@ class UnsupportedMediaTypeError(InvalidInputError):
 
 
 class ConflictingInstanceError(RefusedError):
-    """The same SOP Instance UID came with other pixels: both are kept, an alarm is raised."""
+    """The same SOP Instance UID came with another image: both are kept, an alarm is raised."""
 
     code = "conflicting-instance"
     status = 409
