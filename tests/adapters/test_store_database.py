@@ -1,5 +1,6 @@
 """The database: group commit, each function all or nothing, and honest about a disk that fails."""
 
+import importlib.resources
 import sqlite3
 import threading
 from pathlib import Path
@@ -193,3 +194,9 @@ def test_a_file_that_is_no_database_of_ours_is_refused(tmp_path):
 def test_a_folder_that_is_not_there_is_unavailable(tmp_path):
     with pytest.raises(StoreUnavailableError):
         Database(tmp_path / "no" / "x.db")
+
+
+def test_schema_files_are_numbered_without_a_gap_so_that_place_and_number_agree():
+    folder = importlib.resources.files("bedside_edge.store") / "schema"
+    names = sorted(file.name for file in folder.iterdir() if file.name.endswith(".sql"))
+    assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
