@@ -72,7 +72,8 @@ def test_no_other_site_may_read_an_answer(box):
     [
         ("GET", "/nowhere", 404, "not-found"),
         ("DELETE", "/api/v1/jobs", 405, "method-not-allowed"),
-        ("GET", "/dicom-web/studies", 404, "not-found"),
+        ("GET", "/dicom-web/studies", 405, "method-not-allowed"),
+        ("GET", "/api/v1/studies:analyze", 405, "method-not-allowed"),
         ("GET", "/api/v1/jobs?limit=x", 422, "invalid-request"),
         ("GET", "/api/v1/jobs/none", 404, "not-found"),
         ("POST", "/dicom-web/studies", 415, "unsupported-media-type"),
@@ -91,6 +92,9 @@ def test_every_error_is_a_problem_with_a_stable_code(box, method, path, status, 
 
 def test_a_wrong_method_names_the_right_ones(box):
     assert box.client.request("DELETE", "/api/v1/jobs").headers["allow"] == "GET"
+    assert box.client.get("/api/v1/studies:analyze").headers["allow"] == "POST"
+    infer = box.client.get("/v2/models/sample/infer")
+    assert (infer.status_code, infer.headers["allow"]) == (405, "POST")
 
 
 @pytest.mark.parametrize("path", ["/v2/nowhere", "/v2/models/none", "/v2/models/none/ready"])

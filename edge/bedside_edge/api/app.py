@@ -37,6 +37,14 @@ from bedside_edge.api.shell import HotRoute, Shell
 from bedside_edge.config import Http
 
 _WAITING_THREADS = 16
+_POST_ONLY = (
+    analyze.PATH,
+    stow.PATH,
+    infer.PATH,
+    explain.PATH,
+    repository.INDEX_PATH,
+    repository.CHANGE_PATH,
+)
 # FastAPI can send spans with paths, bodies and stack traces to whoever an environment variable
 # names: nothing of that leaves the box, and a request need not ask whether it should
 _NO_TELEMETRY: TelemetryConfig = {
@@ -189,12 +197,14 @@ async def _on_error(request: Request, error: Exception) -> Response:
 async def _on_http_error(request: Request, error: Exception) -> Response:
     """The framework's own refusals: unknown path, wrong method, unreadable body."""
     status = error.status_code if isinstance(error, HTTPException) else 500
+    allowed = dict(getattr(error, "headers", None) or {})
+    if status == 404 and any(path.fullmatch(request.url.path) for path in _POST_ONLY):
+        status, allowed = 405, {"Allow": "POST"}  # the framework does not know the hot routes
     known: dict[int, BedsideError] = {
         404: NotFoundError("no such resource"),
         405: MethodNotAllowedError("the resource does not answer this method"),
     }
     ours = known.get(status, InvalidInputError("the request cannot be read"))
-    allowed = dict(getattr(error, "headers", None) or {})
     return _response(error_reply(ours, request.url.path, _request_id(request)), allowed)
 
 
