@@ -385,7 +385,7 @@ class PixelReader(Protocol):
         ...
 
     def pixel_digest(self, data: bytes) -> str:
-        """Return sha256 over the decoded stored values and their shape and type."""
+        """Return sha256 over the decoded stored values, their shape, type and grey meaning."""
         ...
 
 

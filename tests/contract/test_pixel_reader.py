@@ -72,10 +72,12 @@ def test_what_cannot_be_read_is_a_coded_refusal(reader, name):
         assert refusal.value.code != RefusedError.code
 
 
-def test_the_pixel_digest_follows_the_pixels_and_nothing_else(reader):
+def test_the_pixel_digest_follows_the_pixels_and_what_they_mean_not_whose_they_are(reader):
     pixels = picture(20, 30)
     one = reader.pixel_digest(part10(data_set(pixels, PatientName="A^B")))
-    other = reader.pixel_digest(part10(data_set(pixels, PatientName="C^D", WindowCenter=5)))
+    other = reader.pixel_digest(
+        part10(data_set(pixels, PatientName="C^D", StudyDescription="other"))
+    )
     changed = pixels.copy()
     changed[3, 4] ^= 1
     turned = np.ascontiguousarray(pixels.reshape(30, 20))
@@ -83,6 +85,13 @@ def test_the_pixel_digest_follows_the_pixels_and_nothing_else(reader):
     assert len(bytes.fromhex(one)) == hashlib.sha256().digest_size
     assert one != reader.pixel_digest(part10(data_set(changed)))
     assert one != reader.pixel_digest(part10(data_set(turned)))
+    for meaning in (
+        {"WindowCenter": 5, "WindowWidth": 9},
+        {"RescaleSlope": 2, "RescaleIntercept": 0},
+        {"PixelPaddingValue": 3},
+        {"PhotometricInterpretation": "MONOCHROME1"},
+    ):
+        assert one != reader.pixel_digest(part10(data_set(pixels, **meaning))), meaning
 
 
 def test_the_digest_covers_every_frame_and_colour(reader):

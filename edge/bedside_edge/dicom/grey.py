@@ -117,6 +117,16 @@ class Meaning:
     template: Frame
     padding: tuple[int, int] | None
 
+    def fingerprint(self) -> bytes:
+        """Return bytes that are equal only when the same stored values would be shown the same."""
+        frame = self.template
+        plain = (frame.monochrome1, frame.slope, frame.intercept, frame.window, frame.spacing)
+        luts = [
+            None if lut is None else (lut.first, lut.bits, lut.entries.tolist())
+            for lut in (frame.modality_lut, frame.voi_lut)
+        ]
+        return repr((plain, luts, self.padding)).encode()
+
     def frame(self, stored: NDArray[np.generic]) -> Frame:
         """Join the meaning with the decoded values."""
         padding = self.padding

@@ -25,6 +25,7 @@ from bedside_core.errors import (
     MultiFrameError,
     NoPixelsError,
     NotDicomError,
+    RefusedError,
     TooLargeError,
     UndecodableTransferSyntaxError,
     UnsupportedPixelsError,
@@ -96,9 +97,10 @@ class PydicomReader:
             return meaning.frame(stored)
 
     def pixel_digest(self, data: bytes) -> str:
-        """Return sha256 over every frame's stored values, their shape and type.
+        """Return sha256 over every frame's stored values, their shape, type and grey meaning.
 
-        Two encodings of one image agree; byte order and unused high bits do not count.
+        Two encodings of one image agree; byte order and unused high bits do not count. Another
+        window, rescale, lookup table, spacing or padding of the same values is another image.
 
         Raises:
             RefusedError: a leaf says why the pixels cannot be decoded.
@@ -110,6 +112,8 @@ class PydicomReader:
             self._refuse_without_pixels(header)
             self._refuse_undecodable(header)
             grey = header.text("PhotometricInterpretation") in _GREY
+            if grey:
+                hasher.update(_meant(header))
             for stored in self._decoded(header):
                 if grey:
                     stored = _without_unused_bits(stored, header.integer("BitsStored"))
@@ -285,6 +289,14 @@ def _compare_with_header(coded: bytes, header: Attributes) -> None:
         raise CorruptPixelsError("the compressed frame has no readable header")
     if (claim.rows, claim.columns, claim.samples) != (rows, columns, samples):
         raise CorruptPixelsError("the compressed frame has another size than the header")
+
+
+def _meant(header: Attributes) -> bytes:
+    """Return what the stored values mean; headers nobody can read are alike in that."""
+    try:
+        return grey_meaning(header).fingerprint()
+    except RefusedError as why:
+        return why.code.encode()
 
 
 def _without_unused_bits(stored: NDArray[np.generic], bits: int) -> NDArray[np.generic]:
