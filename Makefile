@@ -15,7 +15,7 @@ PEER_PROGRAMS := storescu storescp echoscu dciodvfy Orthanc strace
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: help install demo test lint bench fmt types imports slow wheel lock docs cover peers train-env clean
+.PHONY: help install demo test lint bench fmt types imports slow wheel lock docs cover peers train-env oracles-env clean
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,6 +38,10 @@ install: $(STAMP) ## create .venv with the locked dependencies and this project
 train-env: $(STAMP) ## add the training side (torch, onnx, nncf) to .venv; not locked, see docs/development.md
 	@sed -n 's/ *\\$$//; /^[a-z].*==/p' requirements.txt > $(VENV)/constraints.txt
 	$(BIN)/python -m pip install --disable-pip-version-check -c $(VENV)/constraints.txt --no-build-isolation -e '.[train]'
+
+oracles-env: $(STAMP) ## add the independent programs that tests compare with (OpenDP, pymerkle); not locked
+	@sed -n 's/ *\\$$//; /^[a-z].*==/p' requirements.txt > $(VENV)/constraints.txt
+	$(BIN)/python -m pip install -qq --disable-pip-version-check -c $(VENV)/constraints.txt --no-build-isolation -e '.[oracles]'
 
 peers: ## install the DICOM peers that tests talk to, when root; otherwise name them
 	@missing=''; for program in $(PEER_PROGRAMS); do command -v $$program >/dev/null || missing="$$missing $$program"; done; \

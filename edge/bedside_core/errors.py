@@ -399,6 +399,20 @@ class ForeignRequestError(RefusedError):
     status = 403
 
 
+class UnauthenticatedError(RefusedError):
+    """The request does not say who asks, or what it shows is not valid any more."""
+
+    code = "unauthenticated"
+    status = 401
+
+
+class ForbiddenError(RefusedError):
+    """The account or token may not do this."""
+
+    code = "forbidden"
+    status = 403
+
+
 class InvalidRequestError(InvalidInputError):
     """A parameter or field of the request is missing, unknown or out of range."""
 

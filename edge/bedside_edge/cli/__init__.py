@@ -18,7 +18,7 @@ from rich.table import Table
 from bedside_core.errors import BedsideError, InvalidInputError, InvalidRulesError, NoRouteError
 from bedside_core.manifest import Manifest
 from bedside_core.routing import Rules
-from bedside_edge import destinations_cli
+from bedside_edge.cli import destinations as destinations_cli
 from bedside_edge.config import Config, load_config
 from bedside_edge.config import Model as ModelSettings
 from bedside_edge.logs import set_up_logging

@@ -1,0 +1,1 @@
+-- accounts, sessions, tokens. Times are milliseconds since 1970, UTC.

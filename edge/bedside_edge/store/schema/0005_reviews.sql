@@ -1,0 +1,1 @@
+-- reviews, labels, idempotency. Times are milliseconds since 1970, UTC.

@@ -1,0 +1,1 @@
+-- UPS workitems. Times are milliseconds since 1970, UTC.

@@ -1,0 +1,1 @@
+-- evidence log and witness. Times are milliseconds since 1970, UTC.

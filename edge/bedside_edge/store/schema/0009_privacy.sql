@@ -1,0 +1,1 @@
+-- budget ledger and releases. Times are milliseconds since 1970, UTC.
