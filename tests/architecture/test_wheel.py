@@ -80,5 +80,6 @@ def test_every_declared_command_has_its_function(wheel):
         path = module.replace(".", "/")
         assert f"{path}.py" in wheel or f"{path}/__init__.py" in wheel
         package = module.split(".")[0]
-        source = package_folder(package).parent / f"{path}.py"
+        root = package_folder(package).parent
+        source = next(p for p in (root / f"{path}.py", root / path / "__init__.py") if p.exists())
         assert f"def {function}(" in source.read_text(encoding="utf-8")

@@ -24,6 +24,7 @@ STDLIB = frozenset(
         "re",
         "struct",
         "tomllib",
+        "types",
         "typing",
     ]
 )
