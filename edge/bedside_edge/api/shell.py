@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from bedside_core.access import Action, Actor
 from bedside_core.errors import BedsideError, ForeignRequestError, NotReadyError, TooLargeError
 from bedside_edge.api.errors import error_reply
 from bedside_edge.api.metrics import Metrics
@@ -29,6 +30,7 @@ _CLIENT_GONE = 499  # nobody sees it; it counts uploads that broke off
 _OWN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HERE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
 _ORIGIN_HERE = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
+_LOCAL = Actor(actor_id="system:local", name="local", actions=frozenset(Action))
 _SAME_SITE = {b"same-origin", b"none"}
 
 # results are about patients: no proxy and no browser keeps them
@@ -88,6 +90,7 @@ class Shell:
         echo = headers.get(b"x-request-id", b"")
         exchange = _Exchange(send, echo if _OWN_ID.fullmatch(echo) else request_id.encode())
         scope.setdefault("state", {})["request_id"] = request_id
+        scope["state"]["actor"] = _LOCAL
         hot = self._find(scope)
         try:
             self._admit(headers)

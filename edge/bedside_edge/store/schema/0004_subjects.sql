@@ -1,0 +1,1 @@
+-- patients as the box knows them, and where their keys lie. Times are milliseconds since 1970, UTC.

@@ -1,1 +1,0 @@
--- subjects, consent, grades, requests, incidents, policy. Times are milliseconds since 1970, UTC.

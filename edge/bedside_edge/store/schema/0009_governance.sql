@@ -1,0 +1,1 @@
+-- consent, grades, requests, incidents, policy. Times are milliseconds since 1970, UTC.
