@@ -26,6 +26,15 @@ _TEXTS = {
     "patient_id": 0x00100020,
     "issuer": 0x00100021,
     "accession_number": 0x00080050,
+    "station": 0x00081010,
+    "manufacturer": 0x00080070,
+    "device_serial": 0x00181000,
+}
+# descriptions only help people to find things: one that is too long is cut, not refused
+_DESCRIPTIONS = {
+    "study_label": 0x00200010,
+    "study_description": 0x00081030,
+    "series_description": 0x0008103E,
 }
 _CODES = {
     "study_date": 0x00080020,
@@ -34,8 +43,15 @@ _CODES = {
     "body_part": 0x00180015,
     "view": 0x00185101,
     "photometric": 0x00280004,
+    "birth_date": 0x00100030,
+    "sex": 0x00100040,
+    "age": 0x00101010,
+    "study_time": 0x00080030,
+    "series_number": 0x00200011,
+    "instance_number": 0x00200013,
+    "frames": 0x00280008,
 }
-_CHARSET, _IMAGE_TYPE, _NAME = 0x00080005, 0x00080008, 0x00100010
+_CHARSET, _IMAGE_TYPE, _NAME, _REFERRING = 0x00080005, 0x00080008, 0x00100010, 0x00080090
 _CLASS, _INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _SERIES_LATERALITY, _LATERALITY = 0x00200060, 0x00200062
 _EXPECTED, _ROWS, _COLUMNS = 0x00201208, 0x00280010, 0x00280011
@@ -44,7 +60,8 @@ _WANTED = frozenset(
     (
         *_TEXTS.values(),
         *_CODES.values(),
-        *(_CHARSET, _IMAGE_TYPE, _NAME, _CLASS, _INSTANCE, _STUDY, _SERIES),
+        *_DESCRIPTIONS.values(),
+        *(_CHARSET, _IMAGE_TYPE, _NAME, _REFERRING, _CLASS, _INSTANCE, _STUDY, _SERIES),
         *(_SERIES_LATERALITY, _LATERALITY, _EXPECTED, _ROWS, _COLUMNS, _PRIORITY, _OLD_PRIORITY),
     )
 )
@@ -86,6 +103,9 @@ def read_header(data: bytes | memoryview, *, cut: bool = False) -> Header:
         series_uid=_uid(values, _SERIES, "Series Instance UID", required=False),
         transfer_syntax_uid=syntax,
         patient_name=_decoded(values.get(_NAME, b""), encodings, _NAME_DELIMITERS).rstrip("="),
+        referring_physician=_decoded(
+            values.get(_REFERRING, b"")[:_LONGEST], encodings, _NAME_DELIMITERS
+        ).rstrip("="),
         laterality=part10.text(values.get(_LATERALITY) or values.get(_SERIES_LATERALITY, b"")),
         image_type=_several(values.get(_IMAGE_TYPE, b"")),
         rows=_unsigned(values.get(_ROWS, b""), little),
@@ -96,6 +116,10 @@ def read_header(data: bytes | memoryview, *, cut: bool = False) -> Header:
         **{
             name: _decoded(values.get(tag, b""), encodings, TEXT_VR_DELIMS)
             for name, tag in _TEXTS.items()
+        },
+        **{
+            name: _decoded(values.get(tag, b"")[:_LONGEST], encodings, TEXT_VR_DELIMS)
+            for name, tag in _DESCRIPTIONS.items()
         },
     )
 

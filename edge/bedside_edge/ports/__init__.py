@@ -80,6 +80,20 @@ class Header:
     columns: int = 0
     expected_instances: int = 0
     requested_priority: str = ""
+    birth_date: str = ""  # DA, as sent
+    sex: str = ""
+    age: str = ""  # AS, at the time of the study
+    station: str = ""
+    manufacturer: str = ""
+    device_serial: str = ""
+    study_time: str = ""
+    study_label: str = ""  # Study ID
+    study_description: str = ""
+    series_description: str = ""
+    series_number: str = ""
+    instance_number: str = ""
+    referring_physician: str = ""
+    frames: str = ""  # Number of Frames, as sent
 
 
 class Way(StrEnum):
