@@ -31,6 +31,12 @@ FIELDS = {
     "body_part": "BodyPartExamined",
     "view": "ViewPosition",
     "photometric": "PhotometricInterpretation",
+    "birth_date": "PatientBirthDate",
+    "sex": "PatientSex",
+    "age": "PatientAge",
+    "station": "StationName",
+    "manufacturer": "Manufacturer",
+    "device_serial": "DeviceSerialNumber",
     "rows": "Rows",
     "columns": "Columns",
 }

@@ -35,6 +35,7 @@ from bedside_edge.ports import (
     Sealed,
     StoredResult,
 )
+from bedside_edge.ports.subjects import Subject, SubjectFacts
 from bedside_edge.store.rules import CompletionRules, RetryRules, new_id, score
 from support.fake_clock import SeededBytes
 
@@ -50,6 +51,8 @@ class MemoryDisk:
     objects: dict[str, tuple[bytes, bytes]] = field(default_factory=dict)  # name -> key, data
     unflushed: set[str] = field(default_factory=set)
     studies: dict[tuple[str, str, str], str] = field(default_factory=dict)
+    subjects: dict[tuple[str, ...], Subject] = field(default_factory=dict)
+    facts: dict[str, SubjectFacts] = field(default_factory=dict)
     expected: dict[str, int] = field(default_factory=dict)
     instances: list[Instance] = field(default_factory=list)
     jobs: list[Job] = field(default_factory=list)  # in order of creation
@@ -209,7 +212,10 @@ class MemoryStudies:
     def _file(self, arrival: Arrival) -> Filed:
         disk, header = self._disk, arrival.header
         patient = (header.issuer, header.patient_id, header.study_uid)
-        study_id = disk.studies.setdefault(patient, new_id(self._random))
+        if patient not in disk.studies:
+            disk.studies[patient] = new_id(self._random)
+            self._enter(arrival, disk.studies[patient])
+        study_id = disk.studies[patient]
         disk.expected[study_id] = max(disk.expected.get(study_id, 0), header.expected_instances)
         held = [i for i in disk.instances if i.header.sop_instance_uid == header.sop_instance_uid]
         here = [i for i in held if i.study_id == study_id]
@@ -235,6 +241,25 @@ class MemoryStudies:
         self._wake(study_id, arrival)
         outcome = Filing.SECOND if here else Filing.STORED
         return Filed(outcome=outcome, study_id=study_id, instance_id=instance.instance_id)
+
+    def _enter(self, arrival: Arrival, study_id: str) -> None:
+        disk, header = self._disk, arrival.header
+        unknown = ("study", header.study_uid)
+        key = (header.issuer, header.patient_id, "") if header.patient_id else unknown
+        subject = disk.subjects.get(key) or Subject(
+            subject_id=new_id(self._random),
+            identified=bool(header.patient_id),
+            created=arrival.at,
+            studies=(),
+        )
+        disk.subjects[key] = replace(subject, studies=(*subject.studies, study_id))
+        held = disk.facts.get(subject.subject_id, SubjectFacts())
+        disk.facts[subject.subject_id] = SubjectFacts(
+            birth_date=header.birth_date or held.birth_date,
+            sex=header.sex or held.sex,
+            age=header.age or held.age,
+            age_on=header.study_date if header.age else held.age_on,
+        )
 
     def _wake(self, study_id: str, arrival: Arrival) -> None:
         disk, now = self._disk, arrival.at
@@ -267,6 +292,40 @@ class MemoryStudies:
             )
         put(disk, job)
         hasten(disk, study_id, priority, now)
+
+
+class MemorySubjects:
+    """`SubjectStore` over dictionaries."""
+
+    def __init__(self, disk: MemoryDisk) -> None:
+        self._disk = disk
+
+    def subject_of(self, study_id: str) -> str:
+        for subject in self._disk.subjects.values():
+            if study_id in subject.studies:
+                return subject.subject_id
+        raise NotFoundError("no study of that id")
+
+    def studies_of(self, subject_id: str) -> list[str]:
+        return list(self.subject(subject_id).studies)
+
+    def find(self, issuer: str, patient_id: str) -> str:
+        if (issuer, patient_id, "") not in self._disk.subjects:
+            raise NotFoundError("no patient of that id")
+        return self._disk.subjects[issuer, patient_id, ""].subject_id
+
+    def subject(self, subject_id: str) -> Subject:
+        for subject in self._disk.subjects.values():
+            if subject.subject_id == subject_id:
+                return subject
+        raise NotFoundError("no subject of that id")
+
+    def facts(self, subject_id: str) -> SubjectFacts:
+        return self._disk.facts[self.subject(subject_id).subject_id]
+
+    def commitment_key(self, subject_id: str) -> bytes:
+        name = self.subject(subject_id).subject_id
+        return hmac.new(self._disk.box, name.encode(), hashlib.sha256).digest()
 
 
 class MemoryJobs:
@@ -476,6 +535,7 @@ class MemoryState:
         self.keys = MemoryKeys(self.disk.box)
         self.objects = MemoryObjects(self.disk, random)
         self.studies = MemoryStudies(self.disk, random, completion, lock)
+        self.subjects = MemorySubjects(self.disk)
         self.jobs = MemoryJobs(self.disk, random, completion, retries, lock)
 
     def close(self) -> None:

@@ -26,12 +26,12 @@ _TEXTS = {
     "patient_id": 0x00100020,
     "issuer": 0x00100021,
     "accession_number": 0x00080050,
-    "station": 0x00081010,
-    "manufacturer": 0x00080070,
-    "device_serial": 0x00181000,
 }
 # descriptions only help people to find things: one that is too long is cut, not refused
 _DESCRIPTIONS = {
+    "station": 0x00081010,
+    "manufacturer": 0x00080070,
+    "device_serial": 0x00181000,
     "study_label": 0x00200010,
     "study_description": 0x00081030,
     "series_description": 0x0008103E,

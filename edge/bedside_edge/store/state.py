@@ -25,6 +25,7 @@ from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
 from bedside_edge.store.outputs import SqliteOutputs
 from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.studies import SqliteStudies, StudyKeys
+from bedside_edge.store.subjects import SqliteSubjects, SubjectKeys
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class State:
     path: Path
     objects: FileObjects
     studies: SqliteStudies
+    subjects: SqliteSubjects
     jobs: SqliteJobs
     outputs: SqliteOutputs
     deployments: SqliteDeployments
@@ -100,7 +102,8 @@ def open_state(
         objects = FileObjects(path / "objects", random, disk or DiskLimits(), clock)
         stack.callback(objects.close)
         study_keys = StudyKeys(keys, random)
-        studies = SqliteStudies(database, keys, study_keys, completion)
+        subjects = SqliteSubjects(database, keys, SubjectKeys(keys, random), random)
+        studies = SqliteStudies(database, keys, study_keys, completion, subjects)
         jobs = SqliteJobs(database, study_keys.of, random, completion, retries)
         outputs = SqliteOutputs(database, keys, study_keys.of, random)
         swept = 0 if clean else _sweep(objects, studies)
@@ -112,6 +115,7 @@ def open_state(
         path=path,
         objects=objects,
         studies=studies,
+        subjects=subjects,
         jobs=jobs,
         outputs=outputs,
         deployments=SqliteDeployments(database),

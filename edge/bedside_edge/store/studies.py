@@ -33,6 +33,7 @@ from bedside_edge.ports import (
 from bedside_edge.store import jobs, outputs, sealing
 from bedside_edge.store.database import Database
 from bedside_edge.store.rules import CompletionRules, new_id
+from bedside_edge.store.subjects import SqliteSubjects, subject_lookup
 
 CONFLICT_ALARM: Final = "conflicting-instance"
 TWO_STUDIES_ALARM: Final = "instance-in-two-studies"
@@ -85,6 +86,8 @@ class _Ticket:
     study: str
     uid: str
     digest: str
+    subject: str
+    identified: bool
 
 
 class SqliteStudies:
@@ -96,12 +99,14 @@ class SqliteStudies:
         keys: KeyStore,
         study_keys: StudyKeys,
         completion: CompletionRules,
+        subjects: SqliteSubjects,
     ) -> None:
         self._database = database
         self._keys = keys
         self._study_keys = study_keys
         self._random = study_keys.random
         self._completion = completion
+        self._subjects = subjects
 
     def file(self, arrivals: Sequence[Arrival]) -> list[Filed]:
         """File all in one durable transaction, and wake or create their studies' jobs.
@@ -193,6 +198,7 @@ class SqliteStudies:
             lookup("study", patient),
             lookup("instance", header.sop_instance_uid.encode()),
             lookup("digest", arrival.sealed.digest.encode()),
+            *subject_lookup(self._keys, header),
         )
 
     def _file(self, c: sqlite3.Connection, ticket: _Ticket, used: dict[str, sealing.Box]) -> Filed:
@@ -235,10 +241,14 @@ class SqliteStudies:
         if row is None:
             study_id = new_id(self._random)
             box, wrapped = self._study_keys.make(study_id)
+            arrival = ticket.arrival
+            subject_id = self._subjects.enter(
+                c, ticket.subject, arrival.header, arrival.at, identified=ticket.identified
+            )
             c.execute(
-                "INSERT INTO studies (study_id, lookup, data_key, expected, created)"
-                " VALUES (?, ?, ?, ?, ?)",
-                (study_id, ticket.study, wrapped, expected, ticket.arrival.at),
+                "INSERT INTO studies (study_id, lookup, data_key, expected, created, subject_id)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (study_id, ticket.study, wrapped, expected, arrival.at, subject_id),
             )
             return study_id, box
         study_id = row[0]
