@@ -330,6 +330,47 @@ class BudgetExhaustedError(RefusedError):
         self.asked, self.left = asked, left
 
 
+# --- policy ----------------------------------------------------------------------------------
+
+
+class NotPermittedError(RefusedError):
+    """The policy does not permit this use; the rules that decided are named."""
+
+    code = "not-permitted"
+    status = 403
+
+    def __init__(self, message: str, rules: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.rules = rules  # ids of the rules that decided; empty when no rule permits
+
+
+class InvalidPolicyError(InvalidInputError):
+    """A policy document cannot be read, fails a check, or decides a golden case differently."""
+
+    code = "invalid-policy"
+    status = 422
+
+
+class PolicyRollbackError(RefusedError):
+    """The policy document's version is not above the one in force."""
+
+    code = "policy-rollback"
+    status = 409
+
+
+class InvalidGradingError(InvalidInputError):
+    """The grading rules cannot be read."""
+
+    code = "invalid-grading"
+
+
+class GradeFallsError(RefusedError):
+    """A grade would fall without a recorded de-identification and a second person."""
+
+    code = "grade-falls"
+    status = 409
+
+
 # --- evidence --------------------------------------------------------------------------------
 
 
