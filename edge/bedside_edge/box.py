@@ -44,6 +44,7 @@ from bedside_edge.system.keys import open_box_keys
 from bedside_edge.system.malloc_glibc import keep_freed_memory
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.random_os import OsRandom
+from bedside_edge.web.pages import pages_router
 from bedside_edge.wiring import Loaded, load_model, load_rules, model_service
 
 log = logging.getLogger(__name__)
@@ -258,6 +259,7 @@ async def _serve(box: Box, ready_file: Path | None) -> None:
         http,
         inference_workers=box.loaded.opened.plan.streams,
         metrics=box.metrics,
+        pages=pages_router,
     )
     addresses: dict[str, object] = {}
     server = Server(app, http, on_started=lambda: _announce(addresses, ready_file))

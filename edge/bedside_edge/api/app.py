@@ -8,7 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 from typing import Any, cast
 
-from fastapi import FastAPI, Request
+from fastapi import APIRouter, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import Response
 from fastapi.telemetry import TelemetryConfig
@@ -35,6 +35,8 @@ from bedside_edge.api.routes_v2 import v2_router
 from bedside_edge.api.services import Services
 from bedside_edge.api.shell import HotRoute, Shell
 from bedside_edge.config import Http
+
+Pages = Callable[[Services, WorkPool, WorkPool], APIRouter]
 
 _WAITING_THREADS = 16
 _POST_ONLY = (
@@ -63,6 +65,7 @@ def create_app(
     *,
     inference_workers: int = 1,
     metrics: Metrics | None = None,
+    pages: Pages | None = None,
 ) -> FastAPI:
     """Return the application over the given services.
 
@@ -71,6 +74,7 @@ def create_app(
         settings: section `[http]` of the settings.
         inference_workers: threads that run the model, as the hardware profile says.
         metrics: where it counts; handed in when others count there too.
+        pages: makes the routes for people from the services and two pools: rows, and waiting.
     """
     settings, metrics = settings or Http(), metrics or Metrics()
     storage = WorkPool("storage", settings.storage_threads)
@@ -85,6 +89,8 @@ def create_app(
         close_pools((waiting, inference, storage), _CLOSE_S)
 
     app = _framework(services, storage, inference, waiting, metrics, lifespan)
+    if pages is not None:
+        app.include_router(pages(services, storage, waiting))
     analyzer = analyze.AnalyzeHandler(
         services,
         storage=storage,

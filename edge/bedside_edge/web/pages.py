@@ -1,0 +1,20 @@
+"""Every page of the box as one router; `box` hands it to the application."""
+
+from fastapi import APIRouter
+
+from bedside_edge.api.pool import WorkPool
+from bedside_edge.api.services import Services
+from bedside_edge.web.routes_site import site_router
+
+
+def pages_router(services: Services, storage: WorkPool, waiting: WorkPool) -> APIRouter:
+    """Return the pages.
+
+    Args:
+        services: what they show.
+        storage: threads for what reads and writes rows.
+        waiting: threads for what takes its time, such as pictures.
+    """
+    router = APIRouter(include_in_schema=False)
+    router.include_router(site_router())
+    return router
