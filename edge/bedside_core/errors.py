@@ -262,6 +262,12 @@ class DamagedObjectError(UnavailableError):
     code = "damaged-object"
 
 
+class EvidenceDamagedError(UnavailableError):
+    """The evidence log is not what was written or signed: the box must not serve on it."""
+
+    code = "evidence-damaged"
+
+
 class NotFoundError(InvalidInputError):
     """Nothing is held under that identifier."""
 
@@ -371,6 +377,13 @@ class GradeFallsError(RefusedError):
     status = 409
 
 
+class UnknownStatisticError(InvalidInputError):
+    """The catalogue of statistics has no such name; free queries do not exist."""
+
+    code = "unknown-statistic"
+    status = 404
+
+
 # --- evidence --------------------------------------------------------------------------------
 
 
@@ -452,6 +465,24 @@ class ForbiddenError(RefusedError):
 
     code = "forbidden"
     status = 403
+
+
+class TooManyAttemptsError(RefusedError):
+    """Too many failed log-ins under this name or from this address; wait, then try again."""
+
+    code = "too-many-attempts"
+    status = 429
+
+    def __init__(self, message: str, retry_after_s: int) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class WeakPasswordError(InvalidInputError):
+    """The password is too short, too common, or made of the login name."""
+
+    code = "weak-password"
+    status = 422
 
 
 class InvalidRequestError(InvalidInputError):

@@ -39,6 +39,7 @@ FIELDS = (
     "priority",
     "attempts",
     "count",
+    "total",
     "instances",
     "objects",
     "bytes",

@@ -18,11 +18,16 @@ from typing import Final
 
 from bedside_core.errors import DamagedObjectError, StoreUnavailableError
 from bedside_edge.ports import Clock, KeyStore, RandomBytes
+from bedside_edge.ports.evidence import Record
 from bedside_edge.store.database import Database
 from bedside_edge.store.deployments import SqliteDeployments
+from bedside_edge.store.evidence import SqliteEvidence
+from bedside_edge.store.evidence_open import LogSettings, check_at_start, identify
+from bedside_edge.store.holdings import SqliteHoldings
 from bedside_edge.store.jobs import SqliteJobs
 from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
 from bedside_edge.store.outputs import SqliteOutputs
+from bedside_edge.store.reviews import SqliteReviews
 from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.studies import SqliteStudies, StudyKeys
 from bedside_edge.store.subjects import SqliteSubjects, SubjectKeys
@@ -46,12 +51,20 @@ class State:
     subjects: SqliteSubjects
     jobs: SqliteJobs
     outputs: SqliteOutputs
+    evidence: SqliteEvidence
+    reviews: SqliteReviews
     deployments: SqliteDeployments
+    holdings: SqliteHoldings
     keys: KeyStore
     database: Database
     recovered: int  # jobs that were running when the last process died
     swept: int  # files without a row that a crash left behind
     lock: int  # file descriptor that holds the lock
+
+    @property
+    def record(self) -> Record:
+        """Append to the evidence log inside a write function."""
+        return self.evidence.record
 
     def close(self) -> None:
         """Finish what is queued, close files, free the folder for the next process."""
@@ -71,6 +84,7 @@ def open_state(
     completion: CompletionRules | None = None,
     retries: RetryRules | None = None,
     disk: DiskLimits | None = None,
+    evidence: LogSettings | None = None,
 ) -> State:
     """Open or create the state folder at `path` and put right what a crash left behind.
 
@@ -82,10 +96,12 @@ def open_state(
         completion: when a study is complete; default `CompletionRules()`.
         retries: how often a job is tried; default `RetryRules()`.
         disk: when nothing more is taken in; default `DiskLimits()`.
+        evidence: name and keys of the evidence log; the default has no keys and signs nothing.
 
     Raises:
         StoreUnavailableError: another process has it open; the key is missing, exposed or of
             another database; the database is missing while objects are there; not readable.
+        EvidenceDamagedError: the evidence log is not what was written and signed.
         DiskFullError: no room to create it.
     """
     completion, retries = completion or CompletionRules(), retries or RetryRules()
@@ -102,7 +118,23 @@ def open_state(
         objects = FileObjects(path / "objects", random, disk or DiskLimits(), clock)
         stack.callback(objects.close)
         study_keys = StudyKeys(keys, random)
-        subjects = SqliteSubjects(database, keys, SubjectKeys(keys, random), random)
+        subject_keys = SubjectKeys(keys, random)
+        settings = evidence or LogSettings()
+        identity = identify(database, path / "keys", random, settings)
+        check_at_start(database, identity.origin)
+        log_store = SqliteEvidence(
+            database,
+            keys,
+            study_keys.of,
+            random,
+            clock,
+            subject_key=subject_keys.of_event,
+            origin=identity.origin,
+            signers=identity.signers,
+            nightly_quota=settings.nightly_quota,
+        )
+        record = log_store.record
+        subjects = SqliteSubjects(database, keys, subject_keys, random)
         studies = SqliteStudies(database, keys, study_keys, completion, subjects)
         jobs = SqliteJobs(database, study_keys.of, random, completion, retries)
         outputs = SqliteOutputs(database, keys, study_keys.of, random)
@@ -118,7 +150,10 @@ def open_state(
         subjects=subjects,
         jobs=jobs,
         outputs=outputs,
+        evidence=log_store,
+        reviews=SqliteReviews(database, study_keys.of, random, record),
         deployments=SqliteDeployments(database),
+        holdings=SqliteHoldings(database, study_keys, studies, outputs),
         keys=keys,
         database=database,
         recovered=recovered,

@@ -6,6 +6,7 @@ from typing import Final
 
 from bedside_core.errors import DamagedObjectError, NotFoundError
 from bedside_edge.ports import Header, KeyStore, RandomBytes
+from bedside_edge.ports.slots import KeySlots
 from bedside_edge.ports.subjects import Subject, SubjectFacts
 from bedside_edge.store import sealing
 from bedside_edge.store.database import Database
@@ -30,27 +31,37 @@ def patient_lookup(keys: KeyStore, issuer: str, patient_id: str) -> str:
 class SubjectKeys:
     """Keys of subjects: 32 bytes to commit with, 32 to seal what is known of the person."""
 
-    def __init__(self, keys: KeyStore, random: RandomBytes) -> None:
-        self._keys = keys
+    def __init__(self, slots: KeySlots, random: RandomBytes) -> None:
+        self._slots = slots
         self._random = random
 
-    def make(self, subject_id: str) -> tuple[bytes, bytes, int]:
-        """Return fresh keys, their wrapped form for the row, and the slot it is wrapped under."""
+    def make(self, subject_id: str) -> tuple[bytes, int, bytes]:
+        """Return fresh keys, their slot and their wrapped form for the row."""
         pair = self._random(2 * sealing.KEY_BYTES)
-        return pair, self._keys.wrap(pair, _context(subject_id)), 0
+        return pair, *self._slots.wrap(pair, _context(subject_id))
 
     def pair(self, connection: sqlite3.Connection, subject_id: str) -> bytes:
-        """Return both keys of a subject that has a row; NotFoundError without."""
+        """Return both keys of a subject that has a row; NotFoundError without, or if erased."""
         row = connection.execute(
-            "SELECT key, slot FROM subjects WHERE subject_id = ?", (subject_id,)
+            "SELECT slot, key FROM subjects WHERE subject_id = ?", (subject_id,)
         ).fetchone()
         if row is None:
             raise NotFoundError("no subject of that id")
-        return self._keys.unwrap(row[0], _context(subject_id))
+        return self._slots.unwrap(row[0], row[1], _context(subject_id))
 
     def commitment(self, connection: sqlite3.Connection, subject_id: str) -> bytes:
         """Return the commitment key, 32 bytes: a `SubjectKey`."""
         return self.pair(connection, subject_id)[: sealing.KEY_BYTES]
+
+    def of_event(
+        self, connection: sqlite3.Connection, study_id: str, subject_id: str
+    ) -> tuple[str, bytes] | None:
+        """Return whom an event is about, and with which key to commit to it; None: nobody."""
+        if study_id and not subject_id:
+            subject_id = subject_of(connection, study_id)
+        if not subject_id:
+            return None
+        return subject_id, self.commitment(connection, subject_id)
 
 
 class SqliteSubjects:
@@ -123,7 +134,7 @@ class SqliteSubjects:
         row = c.execute("SELECT subject_id FROM subjects WHERE lookup = ?", (lookup,)).fetchone()
         if row is None:
             subject_id, held = new_id(self._random), SubjectFacts()
-            pair, wrapped, slot = self._subject_keys.make(subject_id)
+            pair, slot, wrapped = self._subject_keys.make(subject_id)
             c.execute(
                 "INSERT INTO subjects (subject_id, lookup, identified, slot, key, created)"
                 " VALUES (?, ?, ?, ?, ?, ?)",

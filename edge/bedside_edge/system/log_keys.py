@@ -1,0 +1,125 @@
+"""The keys of the evidence log: one file with two seeds, Ed25519 and ML-DSA-44.
+
+Like the box key, a missing, damaged or readable-by-others file is refused and never replaced: a
+log that goes on under another key looks to its witnesses like another log.
+"""
+
+import hashlib
+import os
+import stat
+from pathlib import Path
+from typing import Final
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
+
+from bedside_core.errors import StoreUnavailableError
+from bedside_core.evidence.note import SignatureType, VerifierKey
+from bedside_core.signatures import Algorithm, PublicKey
+from bedside_edge.ports import RandomBytes
+from bedside_edge.ports.evidence import LogSigner
+
+LOG_KEY_FILE: Final = "log.key"
+SEED_BYTES: Final = 32  # of each key
+_MAGIC: Final = b"bedside-log-key\x01"
+_CHECK_BYTES: Final = 8
+
+
+class SeedLogKeys:
+    """`LogKeys` over two seeds held in memory."""
+
+    __slots__ = ("_ed25519", "_ml_dsa")
+
+    def __init__(self, seeds: bytes) -> None:
+        self._ed25519 = Ed25519PrivateKey.from_private_bytes(seeds[:SEED_BYTES])
+        self._ml_dsa = MLDSA44PrivateKey.from_seed_bytes(seeds[SEED_BYTES:])
+
+    def __repr__(self) -> str:
+        return "SeedLogKeys(...)"
+
+    def signers(self, origin: str) -> tuple[LogSigner, ...]:
+        """Return the log's keys under the name of its origin."""
+        ed25519 = PublicKey(
+            algorithm=Algorithm.ED25519, raw=self._ed25519.public_key().public_bytes_raw()
+        )
+        ml_dsa = PublicKey(
+            algorithm=Algorithm.ML_DSA_44, raw=self._ml_dsa.public_key().public_bytes_raw()
+        )
+        kind = SignatureType
+        return (
+            LogSigner(
+                key=VerifierKey(name=origin, kind=kind.ED25519, public=ed25519),
+                sign=self._ed25519.sign,
+            ),
+            LogSigner(
+                key=VerifierKey(name=origin, kind=kind.ML_DSA_44_COSIGNATURE, public=ml_dsa),
+                sign=self._ml_dsa.sign,
+            ),
+        )
+
+
+def open_log_keys(folder: Path, random: RandomBytes, create: bool) -> SeedLogKeys:
+    """Read the log's keys in `folder`, or make them there when `create` and there are none.
+
+    Args:
+        folder: the key folder; it exists, since the box key lies there.
+        random: where new seeds come from.
+        create: whether missing keys may be made; False once a checkpoint was signed.
+
+    Raises:
+        StoreUnavailableError: the file is missing, damaged, a link, or open to other users.
+    """
+    path = folder / LOG_KEY_FILE
+    try:
+        if create and not path.exists():
+            _write(path, random)
+        return SeedLogKeys(_read(path))
+    except FileNotFoundError as cause:
+        raise StoreUnavailableError(
+            "the evidence log's key is missing; restore it: under a new one this log cannot go on"
+        ) from cause
+    except OSError as cause:
+        raise StoreUnavailableError("the evidence log's key cannot be read or written") from cause
+
+
+def _write(path: Path, random: RandomBytes) -> None:
+    """Make the key file whole or not at all; a file already there wins."""
+    temporary = path.with_name(f"{path.name}.{random(8).hex()}")
+    seeds = random(SEED_BYTES) + random(SEED_BYTES)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    try:
+        os.write(fd, _MAGIC + seeds + _check(seeds))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    try:
+        os.link(temporary, path)  # unlike a rename, a link never replaces a key that exists
+    finally:
+        temporary.unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def _read(path: Path) -> bytes:
+    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    try:
+        status = os.fstat(fd)
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            raise StoreUnavailableError(
+                "the evidence log's key must belong to this user and be closed to all others"
+            )
+        content = os.read(fd, 4096)
+    finally:
+        os.close(fd)
+    seeds = content[len(_MAGIC) : len(_MAGIC) + 2 * SEED_BYTES]
+    if content != _MAGIC + seeds + _check(seeds) or len(seeds) != 2 * SEED_BYTES:
+        raise StoreUnavailableError("the evidence log's key is damaged; restore it from its backup")
+    return seeds
+
+
+def _check(seeds: bytes) -> bytes:
+    """Return bytes that tell a damaged file from a whole one; they say nothing about the seeds."""
+    return hashlib.sha256(b"bedside log key check v1" + seeds).digest()[:_CHECK_BYTES]
