@@ -1,7 +1,7 @@
 """Everything that leaves the box or is fetched into it, built from the settings.
 
-One thread publishes, and every destination has a thread of its own. Without destinations no
-thread runs and nothing is published; objects are made when somebody asks for them.
+One thread publishes results, one makes signed reports, and every destination has a thread of its
+own. Without destinations no result is published; objects are made when somebody asks for them.
 """
 
 import threading
@@ -22,6 +22,7 @@ from bedside_edge.services.loop import Loop, Steps
 from bedside_edge.services.outputs import Archive, Destination, Kind, SendRules
 from bedside_edge.services.publish import Paint, PublishService
 from bedside_edge.services.pull import PullService
+from bedside_edge.services.review import ReviewService
 from bedside_edge.services.worker import Bell
 from bedside_edge.store.state import State
 
@@ -66,6 +67,13 @@ class Outgoing:
             destinations={name: made.objects for name, made in destinations.items()},
             wake=bell.ring,
         )
+        self.reviews = ReviewService(
+            queue=state.jobs,
+            reviews=state.reviews,
+            publisher=self.publisher,
+            clock=clock,
+            wake=bell.ring,
+        )
         rules = _rules(config)
         workers = {
             name: DeliveryWorker(
@@ -87,6 +95,7 @@ class Outgoing:
         }
         self.pulls = PullService(ingest, archives)
         steps: dict[str, Steps] = {f"send-{name}": worker for name, worker in workers.items()}
+        steps["reviews"] = self.reviews  # a signed report is made even if nobody is to get it
         if workers:
             steps["publisher"] = self.publisher
         self._loops = [(name, Loop(step, bell)) for name, step in steps.items()]

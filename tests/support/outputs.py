@@ -19,6 +19,7 @@ from bedside_edge.services.ingest import IngestService
 from bedside_edge.services.outputs import Draft, Kind, Made, Output, SendRules, Take
 from bedside_edge.services.publish import PublishService
 from bedside_edge.services.pull import PullService
+from bedside_edge.services.review import ReviewService
 from bedside_edge.services.worker import Bell
 from bedside_edge.store.rules import CompletionRules
 from bedside_edge.store.state import open_state
@@ -158,6 +159,13 @@ class Box:
             destinations={archive.name: archive.objects for archive in archives},
             wake=self.bell.ring,
         )
+        self.reviews = ReviewService(
+            queue=self.state.jobs,
+            reviews=self.state.reviews,
+            publisher=self.publisher,
+            clock=self.clock,
+            wake=self.bell.ring,
+        )
         self.counted: list[tuple[str, str]] = []
         self.workers = {archive.name: self._worker(archive) for archive in archives}
         self.deliveries = Deliveries(self.state.outputs, self.workers, self.clock, self.bell)
@@ -204,7 +212,7 @@ class Box:
 
     def settle(self) -> None:
         """Let publisher and workers do what they can at this moment."""
-        while self.publisher.step():
+        while self.publisher.step() or self.reviews.step():
             pass
         for worker in self.workers.values():
             while worker.step():
@@ -215,7 +223,8 @@ class Box:
         end = self.clock.now() + ms
         while True:
             self.settle()
-            naps = [self.publisher.nap(), *(worker.nap() for worker in self.workers.values())]
+            steps = (self.publisher, self.reviews, *self.workers.values())
+            naps = [step.nap() for step in steps]
             left = end - self.clock.now()
             if left <= 0:
                 return

@@ -59,6 +59,7 @@ class Kind(StrEnum):
     CHECKLIST = "checklist"
     GAP = "gap"
     PAD = "pad"
+    REVIEW = "review"
 
 
 class TimeSource(StrEnum):

@@ -28,6 +28,7 @@ from bedside_edge.ports import (
 from bedside_edge.services.delivery import Deliveries
 from bedside_edge.services.publish import PublishService
 from bedside_edge.services.pull import PullService
+from bedside_edge.services.review import ReviewService
 
 
 class Receiving(Protocol):
@@ -201,6 +202,11 @@ class Outgoing(Protocol):
     @property
     def pulls(self) -> PullService:
         """Studies from archives."""
+        ...
+
+    @property
+    def reviews(self) -> ReviewService:
+        """Sign-off: what readers said of results."""
         ...
 
 
