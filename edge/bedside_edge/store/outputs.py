@@ -177,11 +177,11 @@ class SqliteOutputs:
         """Return objects of a study or a result in the order they were made."""
 
         def look(c: sqlite3.Connection) -> list[tuple[Box, Any]]:
-            rows = c.execute(
-                _OUTPUT + "WHERE (?1 = '' OR study_id = ?1) AND (?2 = '' OR result_id = ?2)"
-                " ORDER BY seq",
-                (study_id, result_id),
-            ).fetchall()
+            # one index or the other: with an OR in it SQLite would walk the whole table
+            asked = [(n, v) for n, v in (("study_id", study_id), ("result_id", result_id)) if v]
+            where = " AND ".join(f"{name} = ?" for name, _ in asked)
+            query = _OUTPUT + (f"WHERE {where} " if where else "") + "ORDER BY seq"
+            rows = c.execute(query, [value for _, value in asked]).fetchall()
             return [(self._key_of(c, row[2]), row) for row in rows]
 
         return [_output(box, row) for box, row in self._database.read(look)]
@@ -196,6 +196,16 @@ class SqliteOutputs:
             return self._key_of(c, row[2]), row
 
         return _output(*self._database.read(look))
+
+    def with_uid(self, sop_instance_uid: str) -> list[Output]:
+        """Return the object of a SOP Instance UID, if the box made one; found by keyed hash."""
+        uid_hash = self._keys.lookup("instance", sop_instance_uid.encode())
+
+        def look(c: sqlite3.Connection) -> list[tuple[Box, Any]]:
+            rows = c.execute(_OUTPUT + "WHERE uid_hash = ?", (uid_hash,)).fetchall()
+            return [(self._key_of(c, row[2]), row) for row in rows]
+
+        return [_output(box, row) for box, row in self._database.read(look)]
 
     def earlier_result(self, study_id: str, result_id: str) -> str:
         """Return the newest other result of the study that has objects; empty if none."""

@@ -1,7 +1,7 @@
 """Studies and instances in SQLite: identifiers only behind keyed hashes and under the study's key.
 
-The hierarchy of keys: the box key wraps a study's data key (row in `studies`), which wraps each
-object's key (row in `instances`). Losing a study's data key loses everything of that study, and
+The hierarchy of keys: box key and key slot together wrap a study's data key (row in `studies`),
+which wraps each object's key (row in `instances`). Losing a study's data key loses everything of that study, and
 nothing else: that is how a patient is erased.
 """
 
@@ -30,6 +30,7 @@ from bedside_edge.ports import (
     KeyStore,
     RandomBytes,
 )
+from bedside_edge.ports.slots import KeySlots
 from bedside_edge.store import jobs, outputs, sealing
 from bedside_edge.store.database import Database
 from bedside_edge.store.rules import CompletionRules, new_id
@@ -45,37 +46,46 @@ _HEADER_FIELDS: Final = tuple(f.name for f in fields(Header))
 class StudyKeys:
     """Data keys of studies: made, wrapped, and kept unwrapped for the studies in use."""
 
-    def __init__(self, keys: KeyStore, random: RandomBytes) -> None:
-        self._keys = keys
+    def __init__(self, slots: KeySlots, random: RandomBytes) -> None:
+        self._slots = slots
         self.random = random
         self._lock = threading.Lock()
         self._boxes: OrderedDict[str, sealing.Box] = OrderedDict()
+        self._forgotten: set[str] = set()  # erased while the process runs
 
-    def make(self, study_id: str) -> tuple[sealing.Box, bytes]:
-        """Return a fresh data key and its wrapped form for the row; not remembered yet."""
+    def make(self, study_id: str) -> tuple[sealing.Box, int, bytes]:
+        """Return a fresh data key, its slot and its wrapped form; not remembered yet."""
         key = self.random(sealing.KEY_BYTES)
-        return sealing.Box(key), self._keys.wrap(key, _context(study_id))
+        return sealing.Box(key), *self._slots.wrap(key, study_context(study_id))
 
     def of(self, connection: sqlite3.Connection, study_id: str) -> sealing.Box:
-        """Return the data key of a study that has a row; NotFoundError without."""
+        """Return the data key of a study that has a row; NotFoundError without, or if erased."""
         with self._lock:
             box = self._boxes.get(study_id)
             if box is not None:
                 self._boxes.move_to_end(study_id)
                 return box
         row = connection.execute(
-            "SELECT data_key FROM studies WHERE study_id = ?", (study_id,)
+            "SELECT slot, data_key FROM studies WHERE study_id = ?", (study_id,)
         ).fetchone()
         if row is None:
             raise NotFoundError("no study of that id")
-        return sealing.Box(self._keys.unwrap(row[0], _context(study_id)))
+        return sealing.Box(self._slots.unwrap(row[0], row[1], study_context(study_id)))
 
     def remember(self, study_id: str, box: sealing.Box) -> None:
         """Keep an unwrapped key whose row is committed."""
         with self._lock:
+            if study_id in self._forgotten:
+                return  # erased between the commit and this call
             self._boxes[study_id] = box
             while len(self._boxes) > _CACHED_KEYS:
                 self._boxes.popitem(last=False)
+
+    def forget(self, study_id: str) -> None:
+        """Drop an unwrapped key, and never keep it again: the study is being erased."""
+        with self._lock:
+            self._forgotten.add(study_id)
+            self._boxes.pop(study_id, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +149,20 @@ class SqliteStudies:
 
         box, found = self._database.read(rows)
         return [_instance(box, study_id, *row) for row in found]
+
+    def with_uid(self, sop_instance_uid: str) -> list[Instance]:
+        """Return what is held under a SOP Instance UID, oldest first; found by its keyed hash."""
+        uid_hash = self._keys.lookup("instance", sop_instance_uid.encode())
+
+        def rows(c: sqlite3.Connection) -> list[tuple[sealing.Box, Any]]:
+            found = c.execute(
+                "SELECT study_id, instance_id, object_name, object_key, header, state, same_as,"
+                " source FROM instances WHERE uid_hash = ? ORDER BY seq",
+                (uid_hash,),
+            ).fetchall()
+            return [(self._study_keys.of(c, row[0]), row) for row in found]
+
+        return [_instance(box, *row) for box, row in self._database.read(rows)]
 
     def settle(self, instance_id: str, state: InstanceState, at: int) -> None:
         """Record the outcome of a pixel comparison; CONFLICT raises an alarm. Idempotent.
@@ -240,15 +264,15 @@ class SqliteStudies:
         ).fetchone()
         if row is None:
             study_id = new_id(self._random)
-            box, wrapped = self._study_keys.make(study_id)
+            box, slot, wrapped = self._study_keys.make(study_id)
             arrival = ticket.arrival
             subject_id = self._subjects.enter(
                 c, ticket.subject, arrival.header, arrival.at, identified=ticket.identified
             )
             c.execute(
-                "INSERT INTO studies (study_id, lookup, data_key, expected, created, subject_id)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (study_id, ticket.study, wrapped, expected, arrival.at, subject_id),
+                "INSERT INTO studies (study_id, lookup, slot, data_key, expected, created, subject_id)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (study_id, ticket.study, slot, wrapped, expected, arrival.at, subject_id),
             )
             return study_id, box
         study_id = row[0]
@@ -290,7 +314,8 @@ class SqliteStudies:
         )
 
 
-def _context(study_id: str) -> bytes:
+def study_context(study_id: str) -> bytes:
+    """Return what a study's wrapped data key is bound to."""
     return b"study " + study_id.encode()
 
 
@@ -318,19 +343,25 @@ def _instance(
     same_as: str,
     source: str,
 ) -> Instance:
+    found, digest = unpack(box, instance_id, header)
+    return Instance(
+        instance_id=instance_id,
+        study_id=study_id,
+        header=found,
+        object_name=object_name,
+        object_key=box.open(object_key, f"object {object_name}"),
+        digest=digest,
+        state=InstanceState(state),
+        same_as=same_as,
+        source=source,
+    )
+
+
+def unpack(box: sealing.Box, instance_id: str, header: bytes) -> tuple[Header, str]:
+    """Return the header and digest of an instance's row; DamagedObjectError."""
     try:
         packed = json.loads(box.open(header, f"header {instance_id}"))
         values = packed["header"] | {"image_type": tuple(packed["header"]["image_type"])}
-        return Instance(
-            instance_id=instance_id,
-            study_id=study_id,
-            header=Header(**values),
-            object_name=object_name,
-            object_key=box.open(object_key, f"object {object_name}"),
-            digest=packed["digest"],
-            state=InstanceState(state),
-            same_as=same_as,
-            source=source,
-        )
+        return Header(**values), packed["digest"]
     except (KeyError, TypeError, ValueError) as cause:
         raise DamagedObjectError("a stored header cannot be read") from cause
