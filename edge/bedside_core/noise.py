@@ -1,16 +1,16 @@
-"""Exact integer noise: discrete Laplace and discrete Gaussian draws from random bytes handed in.
+"""Exact integer noise and exact choices, from random bytes handed in.
 
 Every decision is a comparison of Python integers of any size, so a draw follows its law exactly:
 no float is made, nothing is rounded, cut off or tabulated, and no parameter is too big. The module
 holds no generator and knows no data; a caller adds the draw to its own integer. A draw takes longer
 the larger it is, so an answer leaves on a fixed slot and never when the draw happens to end.
 
-Source: Canonne, Kamath, Steinke 2020, arXiv:2004.00010 (CKS), Algorithms 1 to 3. Exact
-here means: given independent uniform bytes, the law is the one stated, with probability one.
+Source: Canonne, Kamath, Steinke 2020, arXiv:2004.00010 (CKS), Algorithms 1 to 3; McKenna, Sheldon
+2020, arXiv:2010.12603 (MS). Exact here means: given independent uniform bytes, the law is the one stated, with probability one.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from bedside_core.errors import InvalidInputError, UnavailableError
 
@@ -128,6 +128,81 @@ def discrete_gaussian(sigma2: int, random: RandomBytes) -> int:
         distance = abs(proposal) * t - sigma2
         if bernoulli_exp(distance * distance, 2 * sigma2 * t * t, random):
             return proposal
+
+
+def exponential_choice(
+    utilities: Sequence[int], numerator: int, denominator: int, random: RandomBytes
+) -> int:
+    """Return an index with probability proportional to exp(utility * numerator / denominator).
+
+    The exponential mechanism: with denominator / numerator = 2 * sensitivity / epsilon it has
+    bounded range epsilon. An index drawn evenly is kept with probability exp(-(best - utility) *
+    numerator / denominator), a coin of `bernoulli_exp`; otherwise all is drawn again. The best
+    index is always kept, so at most as many rounds as indices are expected. No weight underflows:
+    every index keeps its true chance, however small.
+
+    Raises:
+        InvalidInputError: no utility, one that is no integer, or a parameter below 1.
+        UnavailableError: the source gave another number of bytes than it was asked for.
+    """
+    gaps = _gaps(utilities, numerator, denominator)
+    while True:
+        index = uniform_below(len(gaps), random)
+        if bernoulli_exp(gaps[index], denominator, random):
+            return index
+
+
+def permute_and_flip(
+    utilities: Sequence[int], numerator: int, denominator: int, random: RandomBytes
+) -> int:
+    """Return an index by permute-and-flip: better expected utility at the same pure epsilon.
+
+    Indices are visited in an even random order without return; each is taken with probability
+    exp(-(best - utility) * numerator / denominator). The best one is taken when it is reached, so
+    one is always returned. Not of bounded range: it pays the full pure epsilon.
+
+    Raises:
+        InvalidInputError: no utility, one that is no integer, or a parameter below 1.
+        UnavailableError: the source gave another number of bytes than it was asked for.
+
+    Source: MS, Algorithm 1.
+    """
+    left = list(enumerate(_gaps(utilities, numerator, denominator)))
+    while True:  # ends at the best at the latest: its gap is 0 and its coin always lands
+        place = uniform_below(len(left), random)
+        index, gap = left[place]
+        left[place] = left[-1]
+        left.pop()
+        if bernoulli_exp(gap, denominator, random):
+            return index
+
+
+def randomised_response(
+    truth: int, choices: int, numerator: int, denominator: int, random: RandomBytes
+) -> int:
+    """Return `truth` or another of 0 ... choices - 1, truth exp(numerator / denominator) as likely.
+
+    Pure epsilon = numerator / denominator: the others are equally likely.
+
+    Raises:
+        InvalidInputError: fewer than two choices, `truth` is none of them, or a parameter below 1.
+        UnavailableError: the source gave another number of bytes than it was asked for.
+    """
+    if type(choices) is not int or choices < 2:
+        raise InvalidInputError("a response needs at least two choices")
+    if type(truth) is not int or not 0 <= truth < choices:
+        raise InvalidInputError("the truth must be one of the choices")
+    agrees = [int(choice == truth) for choice in range(choices)]
+    return exponential_choice(agrees, numerator, denominator, random)
+
+
+def _gaps(utilities: Sequence[int], numerator: int, denominator: int) -> list[int]:
+    _require_positive("numerator", numerator)
+    _require_positive("denominator", denominator)
+    if not utilities or any(type(utility) is not int for utility in utilities):
+        raise InvalidInputError("utilities must be integers, and at least one")
+    best = max(utilities)
+    return [(best - utility) * numerator for utility in utilities]
 
 
 def _require_positive(name: str, value: int) -> None:
