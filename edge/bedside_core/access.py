@@ -34,6 +34,7 @@ class Action(StrEnum):
     ANALYZE = "analyze"  # send a study in and wait for its result
     INFER = "infer"  # bare tensors, explanation
     MANAGE_WORKITEMS = "manage-workitems"  # UPS-RS
+    PRIORITISE = "prioritise"  # which study is read first
     MANAGE_JOBS = "manage-jobs"
     MANAGE_DELIVERIES = "manage-deliveries"
     MANAGE_MODELS = "manage-models"
@@ -59,7 +60,13 @@ ALLOWED: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
     {
         Role.RADIOLOGIST: _EVERYBODY
         | _READING
-        | {Action.REVIEW, Action.STORE, Action.ANALYZE, Action.MANAGE_WORKITEMS},
+        | {
+            Action.REVIEW,
+            Action.PRIORITISE,
+            Action.STORE,
+            Action.ANALYZE,
+            Action.MANAGE_WORKITEMS,
+        },
         Role.ADMINISTRATOR: _EVERYBODY
         | _READING
         | {
@@ -67,6 +74,7 @@ ALLOWED: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             Action.ANALYZE,
             Action.INFER,
             Action.MANAGE_WORKITEMS,
+            Action.PRIORITISE,
             Action.MANAGE_JOBS,
             Action.MANAGE_DELIVERIES,
             Action.MANAGE_MODELS,
@@ -120,6 +128,10 @@ class Actor:
         """Return if the actor may do this; ForbiddenError otherwise."""
         if not self.may(action):
             raise ForbiddenError(f"this account may not {action.value}")
+
+
+# A signature needs a person: no token ever carries these.
+PERSONS_ONLY: Final = frozenset({Action.REVIEW})
 
 
 def actions_of(roles: frozenset[Role]) -> frozenset[Action]:

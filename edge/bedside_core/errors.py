@@ -170,6 +170,13 @@ class UnsupportedMediaTypeError(InvalidInputError):
     status = 415
 
 
+class NotAcceptableError(InvalidInputError):
+    """None of the media types or transfer syntaxes asked for can be made of what is held."""
+
+    code = "not-acceptable"
+    status = 406
+
+
 class ConflictingInstanceError(RefusedError):
     """The same SOP Instance UID came with another image: both are kept, an alarm is raised."""
 

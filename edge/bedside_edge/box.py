@@ -29,6 +29,7 @@ from bedside_edge.dicom.scp import StorageScp
 from bedside_edge.dicom.ul import AcceptorSettings
 from bedside_edge.outgoing import Outgoing
 from bedside_edge.ports import JobState, Priority
+from bedside_edge.services.access import AccessService
 from bedside_edge.services.analysis import AnalysisService
 from bedside_edge.services.ingest import IngestService
 from bedside_edge.services.outputs import DeliveryState
@@ -42,6 +43,7 @@ from bedside_edge.store.state import State, open_state
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.keys import open_box_keys
 from bedside_edge.system.malloc_glibc import keep_freed_memory
+from bedside_edge.system.passwords_argon2 import Argon2Passwords
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.random_os import OsRandom
 from bedside_edge.web.pages import pages_router
@@ -70,6 +72,14 @@ class Box:
         )
         self.loaded = load_model(config.model)
         self.state = _open_state(config, folder, self.clock, self.random)
+        self.access = AccessService(
+            self.state.access,
+            Argon2Passwords(),
+            self.clock,
+            self.random,
+            idle_s=config.access.session_idle_s,
+            longest_s=config.access.session_s,
+        )
         reader = PydicomReader()
         self.analysis = AnalysisService(self.loaded.model, reader, PillowPicture())
         self.models = model_service(config.model, self.analysis)
@@ -126,6 +136,7 @@ class Box:
             overlay=results.overlay,
             outgoing=self.outgoing,
             alarms=state.studies.alarms,
+            access=self.access,
             health=Health(self),
             clock=self.clock,
             random=self.random,

@@ -44,6 +44,11 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 
 
+HostName = Annotated[
+    str, Field(pattern=r"^[A-Za-z0-9]([A-Za-z0-9-]{0,62})(\.[A-Za-z0-9-]{1,63}){0,8}$")
+]
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
@@ -55,6 +60,11 @@ class Http(_Section):
         default="127.0.0.1", description="Loopback address the service binds"
     )
     port: Port = Field(default=8642, description="TCP port; 0 lets the system choose one")
+    names: list[HostName] = Field(
+        default=[],
+        description="Host names and addresses by which browsers and programs may call the box, "
+        "beside those of this machine itself",
+    )
     max_body_bytes: int = Field(
         default=2 * _GIB,
         ge=_MIB,
@@ -84,6 +94,17 @@ class Http(_Section):
     )
     shutdown_s: Seconds = Field(
         default=3.0, description="Time that running requests get to finish when the service stops"
+    )
+
+
+class Access(_Section):
+    """Who may ask; accounts and tokens themselves are in the state folder."""
+
+    session_idle_s: Seconds = Field(
+        default=1800.0, description="A person's log-in ends when it was not used for so long"
+    )
+    session_s: Seconds = Field(
+        default=43_200.0, description="A person's log-in ends after so long, used or not"
     )
 
 
@@ -293,6 +314,7 @@ class Config(_Section):
 
     state: State = State()
     http: Http = Http()
+    access: Access = Access()
     dicom: Dicom = Dicom()
     completion: Completion = Completion()
     jobs: Jobs = Jobs()

@@ -30,11 +30,13 @@ from bedside_edge.ports import (
     StoredResult,
     Way,
 )
+from bedside_edge.services.access import AccessService
 from bedside_edge.services.models import ModelId, ModelService
 from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
 from support.asgi_client import AsgiClient
 from support.fake_engine import TINY_IO, FakeEngine
+from support.memory_access import MemoryAccess, QuickPasswords
 from support.memory_deployments import MemoryDeployments
 from support.sample_manifest import manifest_fields
 
@@ -329,6 +331,8 @@ class HttpBox:
         self.pictures: dict[str, bytes] = {}
         self.metrics = Metrics()
         self._counter = 0
+        self.passwords = QuickPasswords()
+        self.access = AccessService(MemoryAccess(), self.passwords, FixedClock(), self._bytes)
         services = Services(
             ingest=self.ingest,
             jobs=self.jobs,
@@ -340,6 +344,7 @@ class HttpBox:
             outgoing=outgoing,
             overlay=self._overlay,
             alarms=lambda: self.alarms,
+            access=self.access,
             health=self.health,
             clock=FixedClock(),
             random=self._bytes,

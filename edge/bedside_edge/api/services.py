@@ -25,6 +25,7 @@ from bedside_edge.ports import (
     RandomBytes,
     Way,
 )
+from bedside_edge.services.access import AccessService
 from bedside_edge.services.delivery import Deliveries
 from bedside_edge.services.publish import PublishService
 from bedside_edge.services.pull import PullService
@@ -357,6 +358,7 @@ class Services:
     outgoing: Outgoing
     overlay: Callable[[str], bytes]  # result id -> PNG; NotFoundError, WrongStateError (refused)
     alarms: Callable[[], list[Alarm]]
+    access: AccessService
     health: Health
     clock: Clock
     random: RandomBytes
