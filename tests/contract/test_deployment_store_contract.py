@@ -7,6 +7,7 @@ import pytest
 from bedside_core.errors import StaleRevisionError
 from bedside_core.findings import Rule
 from bedside_core.rollout import Deployment
+from bedside_edge.ports.evidence import no_record
 from bedside_edge.services.rollout import Change, Comparison
 from bedside_edge.store.database import Database
 from bedside_edge.store.deployments import SqliteDeployments
@@ -28,7 +29,7 @@ def reopen(request, tmp_path):
         for database in opened:
             database.close()
         opened.append(Database(tmp_path / "box.db"))
-        return SqliteDeployments(opened[-1])
+        return SqliteDeployments(opened[-1], no_record)
 
     yield again
     opened[-1].close()

@@ -160,6 +160,27 @@ def require_order(previous: Entry, following: Entry) -> None:
         raise InvalidEntryError("an entry's time is never below that of the entry before it")
 
 
+# --- names that can stand in an entry --------------------------------------------------------
+
+
+def as_ref(text: str) -> str:
+    """Return `text` where it can stand in `refs`, else its SHA-256: a change is never refused.
+
+    For names that people or packages choose (a model, a destination), never for identifiers.
+    """
+    if _matches(_REF_TEXT, text):
+        return text
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def as_actor(text: str) -> str:
+    """Return `text` where it can stand as an actor, else `other:` and 40 digits of its SHA-256."""
+    if _matches(_ACTOR, text):
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"other:{digest[:40]}"
+
+
 # --- commitments -----------------------------------------------------------------------------
 
 

@@ -5,7 +5,7 @@ adapter and every simulator to the same promises. Times are integers: millisecon
 Identifiers named `*_id` are ours (random or keyed hashes) and may be logged; UIDs may not.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import Protocol
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bedside_core.imaging import Frame
+from bedside_edge.ports.evidence import BOX
 
 
 class Clock(Protocol):
@@ -49,6 +50,18 @@ class KeyStore(Protocol):
 
     def lookup(self, label: str, value: bytes) -> str:
         """Return a keyed hash (32 hex digits) that files a UID without naming it."""
+        ...
+
+    def wrap_with(self, secret: bytes, key: bytes, context: bytes) -> bytes:
+        """Return `key` encrypted so that box key and `secret` are both needed to open it."""
+        ...
+
+    def unwrap_with(self, secret: bytes, wrapped: bytes, context: bytes) -> bytes:
+        """Return the key; DamagedObjectError when changed or of another secret, context or box."""
+        ...
+
+    def mac(self, label: str, value: bytes) -> bytes:
+        """Return 32 bytes that only this box can make of `value`, separate for every `label`."""
         ...
 
 
@@ -299,6 +312,8 @@ class Outcome:
     refused: bool
     reason: str
     body: bytes = field(repr=False)
+    # what stands in the evidence log in plain: model, package, profile, pipeline
+    refs: Mapping[str, int | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -340,15 +355,15 @@ class JobQueue(Protocol):
         """No more instances are expected (release, count reached, by hand): due at once."""
         ...
 
-    def replay(self, job_id: str, now: int) -> Job:
+    def replay(self, job_id: str, now: int, actor: str = BOX) -> Job:
         """Put a DEAD job back; WrongStateError otherwise, NotFoundError."""
         ...
 
-    def cancel(self, job_id: str, now: int) -> Job:
+    def cancel(self, job_id: str, now: int, actor: str = BOX) -> Job:
         """Cancel a job that is not finished; WrongStateError, NotFoundError."""
         ...
 
-    def prioritise(self, job_id: str, priority: Priority, now: int) -> Job:
+    def prioritise(self, job_id: str, priority: Priority, now: int, actor: str = BOX) -> Job:
         """Change the priority of a job that has not ended; WrongStateError, NotFoundError."""
         ...
 

@@ -15,6 +15,8 @@ from bedside_core.evidence.note import VerifierKey
 from bedside_core.evidence.tiles import Tile
 from bedside_core.signatures import Sign
 
+BOX = "service:box"  # the actor of what the box does by itself
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from bedside_core.result import Json
 from bedside_core.review import Review
 from bedside_edge.ports import Sealed
+from bedside_edge.ports.evidence import BOX
 
 
 class Kind(StrEnum):
@@ -242,7 +243,7 @@ class OutputStore(Protocol):
         """Dead-letter what has waited since before `before`; return how many."""
         ...
 
-    def replay(self, delivery_id: str, now: int) -> Delivery:
+    def replay(self, delivery_id: str, now: int, actor: str = BOX) -> Delivery:
         """Put a DEAD delivery back; WrongStateError, NotFoundError."""
         ...
 

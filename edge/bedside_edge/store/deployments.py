@@ -6,7 +6,9 @@ from typing import Final
 
 from bedside_core.errors import DamagedObjectError, StaleRevisionError
 from bedside_core.rollout import Deployment, deployment
+from bedside_edge.ports.evidence import Record
 from bedside_edge.services.rollout import Change, Comparison, Tally
+from bedside_edge.store import events
 from bedside_edge.store.database import Database
 
 _SAVE: Final = """
@@ -31,8 +33,8 @@ _TALLIES: Final = """
 class SqliteDeployments:
     """`DeploymentStore` over the database."""
 
-    def __init__(self, database: Database) -> None:
-        self._database = database
+    def __init__(self, database: Database, record: Record) -> None:
+        self._database, self._record = database, record
 
     def all(self) -> list[Deployment]:
         """Return the deployment of every model that was ever changed."""
@@ -54,6 +56,7 @@ class SqliteDeployments:
                 raise StaleRevisionError("the model's settings were changed meanwhile")
             c.execute(_SAVE, (new.name, new.revision, body))
             c.execute(_NOTE, (new.name, new.revision, change.what, change.actor, change.at, body))
+            self._record(c, events.model_changed(new, change))
 
         self._database.write(write)
 

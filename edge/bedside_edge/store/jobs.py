@@ -23,6 +23,8 @@ from bedside_edge.ports import (
     RandomBytes,
     StoredResult,
 )
+from bedside_edge.ports.evidence import BOX, Record
+from bedside_edge.store import events
 from bedside_edge.store.database import Database
 from bedside_edge.store.rules import CREDIT_MS, CompletionRules, RetryRules, new_id, score
 from bedside_edge.store.sealing import Box
@@ -94,8 +96,10 @@ class SqliteJobs:
         random: RandomBytes,
         completion: CompletionRules,
         retries: RetryRules,
+        record: Record,
     ) -> None:
         self._database = database
+        self._record = record
         self._key_of = key_of
         self._random = random
         self._completion = completion
@@ -140,6 +144,7 @@ class SqliteJobs:
                 " VALUES (?, ?, ?, ?, ?)",
                 (result_id, job.job_id, job.study_id, now, body),
             )
+            self._record(c, events.result(job, result_id, outcome))
             return result_id
 
         return self._database.write(end)
@@ -151,6 +156,7 @@ class SqliteJobs:
             attempts = _one(c, job.job_id).attempts
             if attempts >= self._retries.attempts:
                 _end(c, job, JobState.DEAD, code, now)
+                self._record(c, events.job_dead(job.study_id, job.job_id, code))
                 return JobState.DEAD
             _end(c, job, JobState.READY, code, now, due=now + self._retries.wait(attempts))
             return JobState.READY
@@ -166,10 +172,12 @@ class SqliteJobs:
 
         def back(c: sqlite3.Connection) -> int:
             rows = c.execute(
-                "SELECT job_id, interruptions + 1 FROM jobs WHERE state = 'running'"
+                "SELECT job_id, interruptions + 1, study_id FROM jobs WHERE state = 'running'"
             ).fetchall()
-            for job_id, interruptions in rows:
+            for job_id, interruptions, study_id in rows:
                 last = interruptions >= self._retries.interruptions
+                if last:
+                    self._record(c, events.job_dead(study_id, job_id, INTERRUPTED))
                 c.execute(
                     _INTERRUPT,
                     (
@@ -214,15 +222,16 @@ class SqliteJobs:
             )
         )
 
-    def replay(self, job_id: str, now: int) -> Job:
+    def replay(self, job_id: str, now: int, actor: str = BOX) -> Job:
         """Put a DEAD job back with all its attempts; WrongStateError, NotFoundError."""
-        return self._change(job_id, (JobState.DEAD,), _REPLAY, now)
+        return self._change(job_id, (JobState.DEAD,), _REPLAY, now, "job-replayed", actor)
 
-    def cancel(self, job_id: str, now: int) -> Job:
+    def cancel(self, job_id: str, now: int, actor: str = BOX) -> Job:
         """Cancel a job that is not finished; WrongStateError, NotFoundError."""
-        return self._change(job_id, (*_UNENDED, JobState.DEAD), _CANCEL, now)
+        allowed = (*_UNENDED, JobState.DEAD)
+        return self._change(job_id, allowed, _CANCEL, now, "job-cancelled", actor)
 
-    def prioritise(self, job_id: str, priority: Priority, now: int) -> Job:
+    def prioritise(self, job_id: str, priority: Priority, now: int, actor: str = BOX) -> Job:
         """Change the priority of a job that has not ended; WrongStateError, NotFoundError."""
 
         def change(c: sqlite3.Connection) -> Job:
@@ -231,7 +240,9 @@ class SqliteJobs:
                 raise WrongStateError("the job has ended")
             c.execute(_PRIORITISE, (int(priority), CREDIT_MS[priority], now, job_id))
             _hasten(c, job.study_id, priority, now)
-            return _one(c, job_id)
+            changed = _one(c, job_id)
+            self._record(c, events.job_changed(changed, "job-prioritised", actor))
+            return changed
 
         return self._database.write(change)
 
@@ -281,12 +292,22 @@ class SqliteJobs:
     def _longest_wait(self) -> int:
         return max(self._completion.max_wait_ms, *self._retries.backoff_ms)
 
-    def _change(self, job_id: str, allowed: tuple[JobState, ...], change: str, now: int) -> Job:
+    def _change(
+        self,
+        job_id: str,
+        allowed: tuple[JobState, ...],
+        change: str,
+        now: int,
+        what: str,
+        actor: str,
+    ) -> Job:
         def update(c: sqlite3.Connection) -> Job:
             if _one(c, job_id).state not in allowed:
                 raise WrongStateError("the job is not in a state that allows this")
             c.execute(change, (now, job_id))
-            return _one(c, job_id)
+            changed = _one(c, job_id)
+            self._record(c, events.job_changed(changed, what, actor))
+            return changed
 
         return self._database.write(update)
 

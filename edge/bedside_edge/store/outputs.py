@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from bedside_core.errors import DamagedObjectError, NotFoundError, WrongStateError
 from bedside_edge.ports import KeyStore, RandomBytes
+from bedside_edge.ports.evidence import BOX, Record
 from bedside_edge.services.outputs import (
     Delivery,
     DeliveryState,
@@ -26,6 +27,7 @@ from bedside_edge.services.outputs import (
     Pending,
     Routes,
 )
+from bedside_edge.store import events
 from bedside_edge.store.database import Database
 from bedside_edge.store.jobs import KeyOf
 from bedside_edge.store.rules import new_id
@@ -78,8 +80,14 @@ class SqliteOutputs:
     """`OutputStore` over the database; `key_of` gives a study's data key in a transaction."""
 
     def __init__(
-        self, database: Database, keys: KeyStore, key_of: KeyOf, random: RandomBytes
+        self,
+        database: Database,
+        keys: KeyStore,
+        key_of: KeyOf,
+        random: RandomBytes,
+        record: Record,
     ) -> None:
+        self._record = record
         self._database, self._keys = database, keys
         self._key_of, self._random = key_of, random
 
@@ -156,6 +164,9 @@ class SqliteOutputs:
                     "UPDATE publications SET state = 'done', reason = '' WHERE result_id = ?",
                     (result_id,),
                 )
+            if filed or again or withdraw:
+                made_as = list(zip(filed, made, strict=True))
+                self._record(c, events.published(study_id, result_id, made_as, names))
             return filed
 
         return [self.output(output_id) for output_id in self._database.write(file)]
@@ -272,43 +283,57 @@ class SqliteOutputs:
 
     def delivered(self, delivery_id: str, now: int) -> None:
         """The destination has acknowledged the object."""
-        self._database.write(
-            lambda c: c.execute(
+
+        def arrived(c: sqlite3.Connection) -> None:
+            done = c.execute(
                 "UPDATE deliveries SET state = 'delivered', updated = ?, reason = ''"
-                " WHERE delivery_id = ?",
+                " WHERE delivery_id = ? AND state <> 'delivered'",
                 (now, delivery_id),
             )
-        )
+            if done.rowcount:
+                self._record(c, events.delivery(_one(c, delivery_id), "delivered"))
+
+        self._database.write(arrived)
 
     def failed(
         self, delivery_id: str, code: str, now: int, due: int | None, *, refused: bool = False
     ) -> None:
         """Record a failure: try again at `due`, or (None) dead-letter it."""
         state = DeliveryState.DEAD if due is None else DeliveryState.WAITING
-        self._database.write(
-            lambda c: c.execute(
+
+        def note(c: sqlite3.Connection) -> None:
+            done = c.execute(
                 "UPDATE deliveries SET state = ?, updated = ?, due = ?, reason = ?,"
                 " refusals = refusals + ? WHERE delivery_id = ? AND state = 'waiting'",
                 (state, now, now if due is None else due, code, int(refused), delivery_id),
             )
-        )
+            if done.rowcount and due is None:
+                one = _one(c, delivery_id)
+                self._record(c, events.delivery(one, "delivery-dead", code=code))
+
+        self._database.write(note)
 
     def expire(self, destination: str, before: int, code: str, now: int) -> int:
         """Dead-letter what has waited since before `before`; return how many."""
-        return self._database.write(
-            lambda c: (
-                c.execute(
-                    "UPDATE deliveries SET state = 'dead', updated = ?, reason = ?"
-                    " WHERE destination = ? AND state = 'waiting' AND since < ?",
-                    (now, code, destination, before),
-                ).rowcount
-            )
-        )
 
-    def replay(self, delivery_id: str, now: int) -> Delivery:
+        def end(c: sqlite3.Connection) -> int:
+            rows = c.execute(
+                "UPDATE deliveries SET state = 'dead', updated = ?, reason = ?"
+                " WHERE destination = ? AND state = 'waiting' AND since < ?"
+                " RETURNING delivery_id",
+                (now, code, destination, before),
+            ).fetchall()
+            for (delivery_id,) in rows:
+                one = _one(c, delivery_id)
+                self._record(c, events.delivery(one, "delivery-dead", code=code))
+            return len(rows)
+
+        return self._database.write(end)
+
+    def replay(self, delivery_id: str, now: int, actor: str = BOX) -> Delivery:
         """Put a DEAD delivery back with all its tries; WrongStateError, NotFoundError."""
 
-        def back(c: sqlite3.Connection) -> Delivery:
+        def again(c: sqlite3.Connection) -> Delivery:
             if _one(c, delivery_id).state is not DeliveryState.DEAD:
                 raise WrongStateError("only a dead delivery can be sent again")
             c.execute(
@@ -316,9 +341,11 @@ class SqliteOutputs:
                 " refusals = 0 WHERE delivery_id = ?2",
                 (now, delivery_id),
             )
-            return _one(c, delivery_id)
+            back = _one(c, delivery_id)
+            self._record(c, events.delivery(back, "delivery-replayed", actor))
+            return back
 
-        return self._database.write(back)
+        return self._database.write(again)
 
     def delivery(self, delivery_id: str) -> Delivery:
         """Return one delivery; NotFoundError."""

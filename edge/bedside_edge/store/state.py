@@ -2,6 +2,7 @@
 
 <state>/lock           held while a process has the folder open
 <state>/keys/box.key   0600; may lie on another medium through a mount of the folder
+<state>/keys/slots     0600; secrets that keys are wrapped under, with the journal of destroyed ones
 <state>/bedside.db     SQLite, WAL
 <state>/objects/ab/    sealed objects; objects/tmp/ what is being written
 """
@@ -19,6 +20,7 @@ from typing import Final
 from bedside_core.errors import DamagedObjectError, StoreUnavailableError
 from bedside_edge.ports import Clock, KeyStore, RandomBytes
 from bedside_edge.ports.evidence import Record
+from bedside_edge.store.access import SqliteAccess
 from bedside_edge.store.database import Database
 from bedside_edge.store.deployments import SqliteDeployments
 from bedside_edge.store.evidence import SqliteEvidence
@@ -27,8 +29,10 @@ from bedside_edge.store.holdings import SqliteHoldings
 from bedside_edge.store.jobs import SqliteJobs
 from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
 from bedside_edge.store.outputs import SqliteOutputs
+from bedside_edge.store.reslot import claim_slots, move_into_slots
 from bedside_edge.store.reviews import SqliteReviews
 from bedside_edge.store.rules import CompletionRules, RetryRules
+from bedside_edge.store.slots import FileSlots
 from bedside_edge.store.studies import SqliteStudies, StudyKeys
 from bedside_edge.store.subjects import SqliteSubjects, SubjectKeys
 
@@ -56,7 +60,9 @@ class State:
     deployments: SqliteDeployments
     holdings: SqliteHoldings
     keys: KeyStore
+    slots: FileSlots
     database: Database
+    access: SqliteAccess
     recovered: int  # jobs that were running when the last process died
     swept: int  # files without a row that a crash left behind
     lock: int  # file descriptor that holds the lock
@@ -70,6 +76,7 @@ class State:
         """Finish what is queued, close files, free the folder for the next process."""
         with ExitStack() as stack:
             stack.callback(os.close, self.lock)
+            stack.callback(self.slots.close)
             stack.callback(self.database.close)
             self.objects.close()
             self.database.write(lambda c: _mark(c, clean=True))
@@ -115,10 +122,12 @@ def open_state(
         database = Database(path / DATABASE)
         stack.callback(database.close)
         clean = _claim(database, keys)
+        slots = claim_slots(path / "keys", database, keys, random)
+        stack.callback(slots.close)
         objects = FileObjects(path / "objects", random, disk or DiskLimits(), clock)
         stack.callback(objects.close)
-        study_keys = StudyKeys(keys, random)
-        subject_keys = SubjectKeys(keys, random)
+        study_keys = StudyKeys(slots, random)
+        subject_keys = SubjectKeys(slots, random)
         settings = evidence or LogSettings()
         identity = identify(database, path / "keys", random, settings)
         check_at_start(database, identity.origin)
@@ -135,9 +144,10 @@ def open_state(
         )
         record = log_store.record
         subjects = SqliteSubjects(database, keys, subject_keys, random)
-        studies = SqliteStudies(database, keys, study_keys, completion, subjects)
-        jobs = SqliteJobs(database, study_keys.of, random, completion, retries)
-        outputs = SqliteOutputs(database, keys, study_keys.of, random)
+        studies = SqliteStudies(database, keys, study_keys, completion, subjects, record)
+        move_into_slots(database, keys, slots, subjects)
+        jobs = SqliteJobs(database, study_keys.of, random, completion, retries, record)
+        outputs = SqliteOutputs(database, keys, study_keys.of, random, record)
         swept = 0 if clean else _sweep(objects, studies)
         recovered = jobs.recover(clock.now())
         stack.pop_all()
@@ -152,10 +162,12 @@ def open_state(
         outputs=outputs,
         evidence=log_store,
         reviews=SqliteReviews(database, study_keys.of, random, record),
-        deployments=SqliteDeployments(database),
+        deployments=SqliteDeployments(database, record),
         holdings=SqliteHoldings(database, study_keys, studies, outputs),
         keys=keys,
+        slots=slots,
         database=database,
+        access=SqliteAccess(database, record),
         recovered=recovered,
         swept=swept,
         lock=lock,

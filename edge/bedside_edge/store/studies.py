@@ -30,8 +30,9 @@ from bedside_edge.ports import (
     KeyStore,
     RandomBytes,
 )
+from bedside_edge.ports.evidence import Record
 from bedside_edge.ports.slots import KeySlots
-from bedside_edge.store import jobs, outputs, sealing
+from bedside_edge.store import events, jobs, outputs, sealing
 from bedside_edge.store.database import Database
 from bedside_edge.store.rules import CompletionRules, new_id
 from bedside_edge.store.subjects import SqliteSubjects, subject_lookup
@@ -110,8 +111,10 @@ class SqliteStudies:
         study_keys: StudyKeys,
         completion: CompletionRules,
         subjects: SqliteSubjects,
+        record: Record,
     ) -> None:
         self._database = database
+        self._record = record
         self._keys = keys
         self._study_keys = study_keys
         self._random = study_keys.random
@@ -130,7 +133,7 @@ class SqliteStudies:
         if not tickets:
             return []
         used: dict[str, sealing.Box] = {}
-        filed = self._database.write(lambda c: [self._file(c, ticket, used) for ticket in tickets])
+        filed = self._database.write(lambda c: self._file_all(c, tickets, used))
         for study_id, box in used.items():
             self._study_keys.remember(study_id, box)
         return filed
@@ -186,8 +189,9 @@ class SqliteStudies:
             if row[0] != InstanceState.SECOND:
                 raise WrongStateError("the instance does not wait for a comparison")
             c.execute("UPDATE instances SET state = ? WHERE instance_id = ?", (state, instance_id))
+            self._record(c, events.compared(row[1], instance_id, state))
             if state is InstanceState.CONFLICT:
-                _alarm(c, CONFLICT_ALARM, row[1], instance_id, at)
+                self._alarm(c, CONFLICT_ALARM, row[1], instance_id, at)
 
         self._database.write(update)
 
@@ -225,6 +229,15 @@ class SqliteStudies:
             *subject_lookup(self._keys, header),
         )
 
+    def _file_all(
+        self, c: sqlite3.Connection, tickets: Sequence[_Ticket], used: dict[str, sealing.Box]
+    ) -> list[Filed]:
+        filed = [self._file(c, ticket, used) for ticket in tickets]
+        arrivals = (ticket.arrival for ticket in tickets)
+        for event in events.arrived(list(zip(arrivals, filed, strict=True))):
+            self._record(c, event)
+        return filed
+
     def _file(self, c: sqlite3.Connection, ticket: _Ticket, used: dict[str, sealing.Box]) -> Filed:
         arrival = ticket.arrival
         if own := outputs.held(c, ticket.uid):
@@ -251,7 +264,7 @@ class SqliteStudies:
         )
         if held and not here:
             # One UID under two patients or studies: a corrected header, or a mix-up
-            _alarm(c, TWO_STUDIES_ALARM, study_id, instance_id, arrival.at)
+            self._alarm(c, TWO_STUDIES_ALARM, study_id, instance_id, arrival.at)
         jobs.wake(c, study_id, arrival, self._completion, self._random)
         outcome = Filing.SECOND if here else Filing.STORED
         return Filed(outcome=outcome, study_id=study_id, instance_id=instance_id)
@@ -279,6 +292,17 @@ class SqliteStudies:
         if expected > row[1]:
             c.execute("UPDATE studies SET expected = ? WHERE study_id = ?", (expected, study_id))
         return study_id, self._study_keys.of(c, study_id)
+
+    def _alarm(
+        self, c: sqlite3.Connection, code: str, study_id: str, instance_id: str, at: int
+    ) -> None:
+        raised = c.execute(
+            "INSERT INTO alarms (code, study_id, instance_id, at) VALUES (?, ?, ?, ?)"
+            " ON CONFLICT DO NOTHING",
+            (code, study_id, instance_id, at),
+        )
+        if raised.rowcount:
+            self._record(c, events.alarm(code, study_id, instance_id))
 
     def _insert(
         self,
@@ -317,14 +341,6 @@ class SqliteStudies:
 def study_context(study_id: str) -> bytes:
     """Return what a study's wrapped data key is bound to."""
     return b"study " + study_id.encode()
-
-
-def _alarm(c: sqlite3.Connection, code: str, study_id: str, instance_id: str, at: int) -> None:
-    c.execute(
-        "INSERT INTO alarms (code, study_id, instance_id, at) VALUES (?, ?, ?, ?)"
-        " ON CONFLICT DO NOTHING",
-        (code, study_id, instance_id, at),
-    )
 
 
 def _pack(header: Header, digest: str) -> bytes:
