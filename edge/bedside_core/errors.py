@@ -303,6 +303,20 @@ class PreconditionRequiredError(InvalidInputError):
     status = 428
 
 
+class KeyReusedError(InvalidInputError):
+    """The Idempotency-Key came before with another request; take a new key."""
+
+    code = "key-reused"
+    status = 422
+
+
+class RequestRunningError(InvalidInputError):
+    """The first request with this Idempotency-Key has not ended; ask again."""
+
+    code = "request-running"
+    status = 409
+
+
 class TimedOutError(UnavailableError):
     """The work did not finish within its time limit."""
 

@@ -30,11 +30,13 @@ from bedside_edge.store.jobs import SqliteJobs
 from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
 from bedside_edge.store.outputs import SqliteOutputs
 from bedside_edge.store.reslot import claim_slots, move_into_slots
+from bedside_edge.store.requests import SqliteRequests
 from bedside_edge.store.reviews import SqliteReviews
 from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.slots import FileSlots
 from bedside_edge.store.studies import SqliteStudies, StudyKeys
 from bedside_edge.store.subjects import SqliteSubjects, SubjectKeys
+from bedside_edge.store.worklist import SqliteWorkRows
 
 log = logging.getLogger(__name__)
 
@@ -57,6 +59,7 @@ class State:
     outputs: SqliteOutputs
     evidence: SqliteEvidence
     reviews: SqliteReviews
+    requests: SqliteRequests
     deployments: SqliteDeployments
     holdings: SqliteHoldings
     keys: KeyStore
@@ -161,8 +164,10 @@ def open_state(
         jobs=jobs,
         outputs=outputs,
         evidence=log_store,
+        requests=SqliteRequests(database, keys),
         reviews=SqliteReviews(database, study_keys.of, random, record),
         deployments=SqliteDeployments(database, record),
+        work_rows=SqliteWorkRows(database, study_keys.of),
         holdings=SqliteHoldings(database, study_keys, studies, outputs),
         keys=keys,
         slots=slots,

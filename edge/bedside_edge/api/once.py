@@ -1,0 +1,76 @@
+"""Idempotency-Key: a request that creates something is carried out once, however often it comes.
+
+Follows draft-ietf-httpapi-idempotency-key-header-07: the key belongs to the actor and the path, the
+same key with another request is refused with 422, and a request that still runs answers 409.
+Errors are not kept: a request that failed may be sent again under its key.
+"""
+
+import re
+from collections.abc import Callable
+from typing import Annotated
+
+from fastapi import Header, Request
+
+from bedside_core.access import Actor
+from bedside_core.errors import InvalidRequestError
+from bedside_edge.api.guard import actor_of
+from bedside_edge.ports import Clock
+from bedside_edge.ports.requests import RequestStore
+
+IdempotencyKey = Annotated[
+    str,
+    Header(
+        description="the client's own random key: sent again with the same request within 24 "
+        "hours, the request is answered and not carried out twice"
+    ),
+]
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+
+class Once:
+    """Carries requests out at most once per key. Methods block."""
+
+    def __init__(self, requests: RequestStore, clock: Clock) -> None:
+        self._requests, self._clock = requests, clock
+
+    def do(
+        self, actor: Actor, route: str, key: str, asked: bytes, work: Callable[[], str]
+    ) -> str:
+        """Return what `work` returned, now or the first time it was asked under this key.
+
+        Args:
+            actor: who asks.
+            route: method and path.
+            key: the header; empty: the work is simply done.
+            asked: everything that makes the request what it is.
+            work: does it; returns ids of ours from which the answer can be made again.
+
+        Raises:
+            InvalidRequestError: the key has spaces, controls or more than 255 characters.
+            KeyReusedError, RequestRunningError: see `RequestStore.begin`.
+        """
+        if not key:
+            return work()
+        if not _KEY.fullmatch(key):
+            raise InvalidRequestError("an Idempotency-Key has 1 to 255 visible ASCII characters")
+        known = self._requests.begin(actor.actor_id, route, key, asked, self._clock.now())
+        if known:
+            return known
+        try:
+            subject = work()
+        except BaseException:
+            self._requests.forget(actor.actor_id, route, key)
+            raise
+        self._requests.finish(actor.actor_id, route, key, subject)
+        return subject
+
+
+async def asked_of(request: Request) -> bytes:
+    """Return what makes a request of the framework what it is."""
+    precondition = request.headers.get("if-match", "")
+    return b"\0".join((request.url.query.encode(), precondition.encode(), await request.body()))
+
+
+def route_of(request: Request) -> tuple[Actor, str]:
+    """Return who asks, and method and path."""
+    return actor_of(request), f"{request.method} {request.url.path}"
