@@ -41,6 +41,25 @@ def paint(
     return np.asarray(np.clip(mixed * 255.0 + 0.5, 0, 255), np.uint8)
 
 
+def veil(
+    cam: Float, shape: tuple[int, int], placement: tuple[int, int, int, int], tensor_size: int
+) -> NDArray[np.uint8]:
+    """Return (height, width, 4) uint8: the saliency alone, to lie over the image in a viewer.
+
+    Where there is no evidence it is transparent; at full saliency it is opaque, so the viewer
+    sets how strong it is.
+
+    Args:
+        cam: (h, w) class-activation map in logit units, covering the whole square tensor.
+        shape: (rows, columns) of the answer, covering the image area only.
+        placement: (top, left, height, width) of the image area in tensor pixels.
+        tensor_size: side of the square tensor in pixels.
+    """
+    glow = spread(saliency(cam), shape, placement, tensor_size)
+    layers = [np.interp(glow, _RAMP[:, 0], _RAMP[:, i]) for i in (1, 2, 3)]
+    return np.asarray(np.stack([*layers, glow], axis=-1) * 255.0 + 0.5, np.uint8)
+
+
 def spread(
     glow: Float, shape: tuple[int, ...], placement: tuple[int, int, int, int], tensor_size: int
 ) -> Float:

@@ -33,15 +33,19 @@ from bedside_edge.services.access import AccessService
 from bedside_edge.services.analysis import AnalysisService
 from bedside_edge.services.ingest import IngestService
 from bedside_edge.services.outputs import DeliveryState
+from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.results import ResultsService
 from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
 from bedside_edge.services.worker import Bell, Jobs, Worker
+from bedside_edge.services.worklist import WorklistService
+from bedside_edge.store.evidence_open import LogSettings
 from bedside_edge.store.objects import DiskLimits
 from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.state import State, open_state
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.keys import open_box_keys
+from bedside_edge.system.log_keys import open_log_keys
 from bedside_edge.system.malloc_glibc import keep_freed_memory
 from bedside_edge.system.passwords_argon2 import Argon2Passwords
 from bedside_edge.system.picture_pillow import PillowPicture
@@ -117,6 +121,10 @@ class Box:
             bell=self.bell,
             count=self.metrics.delivery,
         )
+        self.worklist = WorklistService(self.state.work_rows)
+        self.pictures = PictureService(
+            self.state.jobs, self.state.studies, self.state.objects, reader, PillowPicture()
+        )
         self.workers = [self._worker() for _ in range(self.loaded.opened.plan.streams)]
         self._threads: list[threading.Thread] = []
 
@@ -135,6 +143,8 @@ class Box:
             instances=state.studies.instances,
             overlay=results.overlay,
             outgoing=self.outgoing,
+            worklist=self.worklist,
+            pictures=self.pictures,
             alarms=state.studies.alarms,
             access=self.access,
             health=Health(self),
@@ -144,6 +154,8 @@ class Box:
 
     def start(self) -> int:
         """Start workers and the DICOM receiver; return its port."""
+        self.evidence.started(evidence_refs(self.loaded.model.facts()))
+        self._run("evidence", self.evidence)
         for number, worker in enumerate(self.workers):
             thread = threading.Thread(target=worker.run, name=f"worker-{number}", daemon=True)
             thread.start()
@@ -347,6 +359,11 @@ def _open_state(config: Config, folder: Path, clock: SystemClock, random: OsRand
         retries=RetryRules(attempts=config.jobs.attempts, backoff_ms=backoff),
         disk=DiskLimits(
             high_watermark=config.disk.high_watermark, min_free_bytes=config.disk.min_free_bytes
+        ),
+        evidence=LogSettings(
+            open_keys=open_log_keys,
+            origin=config.evidence.origin,
+            nightly_quota=config.evidence.nightly_quota,
         ),
     )
 

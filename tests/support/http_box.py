@@ -5,7 +5,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 from bedside_core.errors import ConflictingInstanceError, NotFoundError, WrongStateError
 from bedside_core.findings import Check, Rule
@@ -34,10 +34,12 @@ from bedside_edge.services.access import AccessService
 from bedside_edge.services.models import ModelId, ModelService
 from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
+from bedside_edge.services.worklist import WorklistService
 from support.asgi_client import AsgiClient
 from support.fake_engine import TINY_IO, FakeEngine
 from support.memory_access import MemoryAccess, QuickPasswords
 from support.memory_deployments import MemoryDeployments
+from support.memory_worklist import MemoryWorkRows
 from support.sample_manifest import manifest_fields
 
 HERE = "http://127.0.0.1:8642"
@@ -333,6 +335,7 @@ class HttpBox:
         self._counter = 0
         self.passwords = QuickPasswords()
         self.access = AccessService(MemoryAccess(), self.passwords, FixedClock(), self._bytes)
+        self.work_rows = MemoryWorkRows()
         services = Services(
             ingest=self.ingest,
             jobs=self.jobs,
@@ -342,6 +345,8 @@ class HttpBox:
             rollout=self.routing.rollout,
             instances=self._instances,
             outgoing=outgoing,
+            worklist=WorklistService(self.work_rows),
+            pictures=cast("Any", None),  # pages that show pixels are tested over a real box
             overlay=self._overlay,
             alarms=lambda: self.alarms,
             access=self.access,

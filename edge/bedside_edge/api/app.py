@@ -32,6 +32,7 @@ from bedside_edge.api.routes_models import models_router
 from bedside_edge.api.routes_outputs import outputs_router
 from bedside_edge.api.routes_rules import rules_router
 from bedside_edge.api.routes_v2 import v2_router
+from bedside_edge.api.routes_worklist import worklist_router
 from bedside_edge.api.services import Services
 from bedside_edge.api.shell import HotRoute, Shell
 from bedside_edge.config import Http
@@ -164,6 +165,7 @@ def _framework(
         v2_router(services, storage),
         rules_router(services, storage),
         models_router(services, waiting),
+        worklist_router(services, storage),
     ):
         app.include_router(router)
     app.add_exception_handler(BedsideError, _on_error)

@@ -27,9 +27,11 @@ from bedside_edge.ports import (
 )
 from bedside_edge.services.access import AccessService
 from bedside_edge.services.delivery import Deliveries
+from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.publish import PublishService
 from bedside_edge.services.pull import PullService
 from bedside_edge.services.review import ReviewService
+from bedside_edge.services.worklist import WorklistService
 
 
 class Receiving(Protocol):
@@ -356,6 +358,8 @@ class Services:
     rollout: Rollout
     instances: Callable[[str], Sequence[Instance]]  # of a held study; NotFoundError
     outgoing: Outgoing
+    worklist: WorklistService
+    pictures: PictureService
     overlay: Callable[[str], bytes]  # result id -> PNG; NotFoundError, WrongStateError (refused)
     alarms: Callable[[], list[Alarm]]
     access: AccessService

@@ -12,12 +12,18 @@ _MARGIN = 10
 
 
 class PillowPicture:
-    """Implements the `Picture` port."""
+    """Implements the `Picture` and `Encoder` ports."""
 
     def png(self, rgb: NDArray[np.uint8], caption: Sequence[str]) -> bytes:
         """Return the picture with the caption on a dark strip below it, as PNG bytes."""
         out = io.BytesIO()
         _captioned(rgb, caption).save(out, "PNG")
+        return out.getvalue()
+
+    def plain(self, pixels: NDArray[np.uint8]) -> bytes:
+        """Return grey, RGB or RGBA pixels as PNG; quickly rather than small."""
+        out = io.BytesIO()
+        Image.fromarray(pixels).save(out, "PNG", compress_level=1)
         return out.getvalue()
 
     def captioned(self, rgb: NDArray[np.uint8], caption: Sequence[str]) -> NDArray[np.uint8]:

@@ -5,6 +5,7 @@ from fastapi import APIRouter
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.services import Services
 from bedside_edge.web.routes_site import site_router
+from bedside_edge.web.routes_worklist import worklist_router
 
 
 def pages_router(services: Services, storage: WorkPool, waiting: WorkPool) -> APIRouter:
@@ -17,4 +18,5 @@ def pages_router(services: Services, storage: WorkPool, waiting: WorkPool) -> AP
     """
     router = APIRouter(include_in_schema=False)
     router.include_router(site_router())
+    router.include_router(worklist_router(services, storage))
     return router

@@ -94,6 +94,7 @@ class Site:
             actor=actor,
             csrf=csrf_of(request),
             here=here(request),
+            day=people.date,
             person=lambda name: people.shown(name, words_of(request).language),
             navigation=[item for item in NAVIGATION if actor and actor.may(item.action)],
             may=lambda name: actor is not None and actor.may(Action(name)),
