@@ -68,6 +68,38 @@ def test_a_uid_is_filed_the_same_way_every_time_and_another_way_under_every_labe
     assert len(others | {filed}) == 5
 
 
+def test_a_key_wrapped_with_a_secret_needs_box_context_and_that_secret(house):
+    keys, secret = house.keys("a"), b"s" * 32
+    wrapped = keys.wrap_with(secret, KEY, b"study 1")
+    assert KEY not in wrapped
+    assert keys.wrap_with(secret, KEY, b"study 1") != wrapped
+    assert house.keys("a").unwrap_with(secret, wrapped, b"study 1") == KEY
+    others = [
+        (keys, b"t" * 32, b"study 1"),
+        (keys, secret, b"study 2"),
+        (keys, bytes(32), b"study 1"),
+    ]
+    for other, key, context in [*others, (house.keys("b"), secret, b"study 1")]:
+        with pytest.raises(DamagedObjectError):
+            other.unwrap_with(key, wrapped, context)
+    with pytest.raises(DamagedObjectError):
+        keys.unwrap(wrapped, b"study 1")
+    for position in range(len(wrapped)):
+        changed = bytearray(wrapped)
+        changed[position] ^= 0x10
+        with pytest.raises(DamagedObjectError):
+            keys.unwrap_with(secret, bytes(changed), b"study 1")
+
+
+def test_a_mac_is_of_one_box_one_label_and_one_value(house):
+    keys = house.keys("a")
+    mac = keys.mac("slots", b"x")
+    assert len(mac) == 32
+    assert mac == house.keys("a").mac("slots", b"x")
+    others = {keys.mac("slots", b"y"), keys.mac("slot", b"sx"), house.keys("b").mac("slots", b"x")}
+    assert len(others | {mac}) == 4
+
+
 @settings(max_examples=30, deadline=None)
 @given(key=st.binary(max_size=64), context=st.binary(max_size=40))
 def test_the_simulator_keeps_its_promise_for_any_key_and_context(key, context):

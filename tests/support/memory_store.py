@@ -93,6 +93,15 @@ class MemoryKeys:
         message = b"lookup" + len(name).to_bytes(2, "big") + name + value
         return hmac.new(self._box, message, hashlib.sha256).hexdigest()[:32]
 
+    def wrap_with(self, secret: bytes, key: bytes, context: bytes) -> bytes:
+        return MemoryKeys(self._box + secret, self._random).wrap(key, context)
+
+    def unwrap_with(self, secret: bytes, wrapped: bytes, context: bytes) -> bytes:
+        return MemoryKeys(self._box + secret).unwrap(wrapped, context)
+
+    def mac(self, label: str, value: bytes) -> bytes:
+        return self._tag(value, b"mac" + label.encode())
+
     def _stream(self, nonce: bytes, count: int) -> bytes:
         return hashlib.shake_256(self._box + nonce).digest(count)
 

@@ -4,6 +4,8 @@ Contract tests take a house and must not care which one it is.
 """
 
 import hashlib
+import importlib.resources
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +13,7 @@ from pathlib import Path
 from bedside_edge.ports import Arrival, Header, KeyStore, Sealed, Way
 from bedside_edge.store.objects import DiskLimits
 from bedside_edge.store.rules import CompletionRules, RetryRules
+from bedside_edge.store.slots import open_slots
 from bedside_edge.store.state import State, open_state
 from bedside_edge.system.keys import open_box_keys
 from bedside_edge.system.random_os import OsRandom
@@ -134,3 +137,37 @@ def arrival(
         requested_priority=priority,
     )
     return Arrival(header=header, sealed=sealed(state, data), way=Way.DIMSE, source=source, at=at)
+
+
+def put_back_to_version_3(folder: Path) -> None:
+    """Turn a closed state folder into one as version 0.2 wrote it: no slots, no subjects.
+
+    Data keys lie under the box key alone, and the database has the first three schema files.
+    """
+    keys = open_box_keys(folder / "keys", OsRandom(), create=False)
+    slots = open_slots(folder / "keys", keys, OsRandom(), create=False)
+    new, old = sqlite3.connect(folder / "bedside.db"), sqlite3.connect(folder / "old.db")
+    scripts = importlib.resources.files("bedside_edge.store") / "schema"
+    for number in ("0001_state", "0002_outputs", "0003_models"):
+        old.executescript((scripts / f"{number}.sql").read_text())
+    for table in ("studies", "instances", "jobs", "results", "alarms", "outputs", "deliveries"):
+        columns = [row[1] for row in old.execute(f"PRAGMA table_info({table})")]
+        names, marks = ", ".join(columns), ", ".join("?" * len(columns))
+        rows = new.execute(f"SELECT {names} FROM {table}").fetchall()
+        old.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
+    for study_id, slot, wrapped in new.execute("SELECT study_id, slot, data_key FROM studies"):
+        context = b"study " + study_id.encode()
+        data_key = keys.wrap(slots.unwrap(slot, wrapped, context), context)
+        old.execute("UPDATE studies SET data_key = ? WHERE study_id = ?", (data_key, study_id))
+    (proof,) = new.execute("SELECT value FROM meta WHERE name = 'key'").fetchone()
+    old.execute("INSERT INTO meta VALUES ('key', ?)", (proof,))
+    old.execute("PRAGMA user_version = 3")
+    old.execute(f"PRAGMA application_id = {0x42454453}")
+    old.execute("PRAGMA journal_mode = WAL")
+    old.commit()
+    old.close()
+    new.close()
+    slots.close()
+    for name in ("bedside.db-wal", "bedside.db-shm", "keys/slots", "keys/slots.journal"):
+        (folder / name).unlink(missing_ok=True)
+    (folder / "old.db").replace(folder / "bedside.db")

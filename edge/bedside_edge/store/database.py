@@ -14,6 +14,7 @@ import os
 import queue
 import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
@@ -27,6 +28,7 @@ _IDLE_READERS: Final = 8
 _BUSY_MS: Final = 10_000
 _SYNCHRONOUS_FULL: Final = 2
 _APPLICATION_ID: Final = 0x42454453  # "BEDS"
+_SCRUB_PAUSE_S: Final = 0.05
 _FULL: Final = {sqlite3.SQLITE_FULL}
 
 Write = Callable[[sqlite3.Connection], Any]
@@ -106,6 +108,50 @@ class Database:
                     connection.execute("ROLLBACK")
             finally:
                 self._give_back(connection)
+
+    def scrub(self, timeout_s: float = 10.0) -> bool:
+        """Move the write-ahead log into the file and empty it; what was deleted is then gone.
+
+        Returns:
+            False when a reader kept the log in use until the time was up: do it again later.
+        """
+        for _ in range(max(1, int(timeout_s / _SCRUB_PAUSE_S))):
+            with self._turn, _mapped():
+                self._refuse_when_closed()
+                busy, *_ = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            if not busy:
+                return True
+            time.sleep(_SCRUB_PAUSE_S)
+        return False
+
+    def compact(self) -> None:
+        """Write the whole file anew, so that no page holds what was in it before.
+
+        Raises:
+            DiskFullError: it needs as much room again; nothing was changed.
+        """
+        with self._turn, _mapped():
+            self._refuse_when_closed()
+            self._writer.execute("VACUUM")
+        self.scrub()
+
+    def copy_to(self, path: Path) -> None:
+        """Write a consistent copy of the committed state to a file that does not exist yet."""
+        with _mapped():
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600))
+            target = sqlite3.connect(path)
+            try:
+                connection = self._reader()
+                try:
+                    connection.backup(target)
+                finally:
+                    self._give_back(connection)
+            finally:
+                target.close()
+
+    def _refuse_when_closed(self) -> None:
+        if self._closed:
+            raise StoreUnavailableError("the database is closed")
 
     def close(self) -> None:
         """Finish what is queued, stop the thread, close the file. May be called twice."""

@@ -62,6 +62,7 @@ class State:
     requests: SqliteRequests
     deployments: SqliteDeployments
     holdings: SqliteHoldings
+    work_rows: SqliteWorkRows
     keys: KeyStore
     slots: FileSlots
     database: Database

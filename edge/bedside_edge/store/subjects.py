@@ -2,6 +2,8 @@
 
 import json
 import sqlite3
+import threading
+from collections import OrderedDict
 from typing import Final
 
 from bedside_core.errors import DamagedObjectError, NotFoundError
@@ -13,6 +15,7 @@ from bedside_edge.store.database import Database
 from bedside_edge.store.rules import new_id
 
 _NONCE: Final = 12
+_CACHED_KEYS: Final = 1024
 _STUDIES: Final = "SELECT study_id FROM studies WHERE subject_id = ? ORDER BY created, study_id"
 
 
@@ -34,6 +37,9 @@ class SubjectKeys:
     def __init__(self, slots: KeySlots, random: RandomBytes) -> None:
         self._slots = slots
         self._random = random
+        self._lock = threading.Lock()
+        self._pairs: OrderedDict[str, bytes] = OrderedDict()
+        self._forgotten: set[str] = set()  # erased while the process runs
 
     def make(self, subject_id: str) -> tuple[bytes, int, bytes]:
         """Return fresh keys, their slot and their wrapped form for the row."""
@@ -42,12 +48,28 @@ class SubjectKeys:
 
     def pair(self, connection: sqlite3.Connection, subject_id: str) -> bytes:
         """Return both keys of a subject that has a row; NotFoundError without, or if erased."""
+        with self._lock:
+            if subject_id in self._pairs:
+                self._pairs.move_to_end(subject_id)
+                return self._pairs[subject_id]
         row = connection.execute(
             "SELECT slot, key FROM subjects WHERE subject_id = ?", (subject_id,)
         ).fetchone()
         if row is None:
             raise NotFoundError("no subject of that id")
-        return self._slots.unwrap(row[0], row[1], _context(subject_id))
+        pair = self._slots.unwrap(row[0], row[1], _context(subject_id))
+        with self._lock:
+            if subject_id not in self._forgotten:
+                self._pairs[subject_id] = pair
+                while len(self._pairs) > _CACHED_KEYS:
+                    self._pairs.popitem(last=False)
+        return pair
+
+    def forget(self, subject_id: str) -> None:
+        """Drop unwrapped keys, and never keep them again: the subject is being erased."""
+        with self._lock:
+            self._forgotten.add(subject_id)
+            self._pairs.pop(subject_id, None)
 
     def commitment(self, connection: sqlite3.Connection, subject_id: str) -> bytes:
         """Return the commitment key, 32 bytes: a `SubjectKey`."""

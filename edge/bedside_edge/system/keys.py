@@ -36,7 +36,7 @@ _LOOKUP_DIGITS: Final = 32  # 128 bits: collisions start at 2**64 UIDs
 class BoxKeys:
     """`KeyStore` over a 32-byte box key held in memory."""
 
-    __slots__ = ("_lookup", "_random", "_wrap")
+    __slots__ = ("_lookup", "_mac", "_random", "_slot", "_wrap")
 
     def __init__(self, box_key: bytes, random: RandomBytes) -> None:
         if len(box_key) != KEY_BYTES:
@@ -44,6 +44,8 @@ class BoxKeys:
         self._random = random
         self._wrap = AESGCM(_derive(box_key, b"bedside wrap v1"))
         self._lookup = _derive(box_key, b"bedside lookup v1")
+        self._slot = _derive(box_key, b"bedside slots v1")
+        self._mac = _derive(box_key, b"bedside mac v1")
 
     def __repr__(self) -> str:
         return "BoxKeys(...)"
@@ -62,9 +64,28 @@ class BoxKeys:
 
     def lookup(self, label: str, value: bytes) -> str:
         """Return a keyed hash (32 hex digits) of `value`, separate for every `label`."""
-        name = label.encode()
-        message = len(name).to_bytes(2, "big") + name + value
-        return hmac.new(self._lookup, message, hashlib.sha256).hexdigest()[:_LOOKUP_DIGITS]
+        return _keyed(self._lookup, label, value).hex()[:_LOOKUP_DIGITS]
+
+    def wrap_with(self, secret: bytes, key: bytes, context: bytes) -> bytes:
+        """Return nonce and `key` encrypted under box key and `secret`, bound to `context`."""
+        nonce = self._random(_NONCE_BYTES)
+        return nonce + self._cipher(secret).encrypt(nonce, key, context)
+
+    def unwrap_with(self, secret: bytes, wrapped: bytes, context: bytes) -> bytes:
+        """Return the key; DamagedObjectError when changed or of another secret, context or box."""
+        nonce, hidden = wrapped[:_NONCE_BYTES], wrapped[_NONCE_BYTES:]
+        try:
+            return self._cipher(secret).decrypt(nonce, hidden, context)
+        except (InvalidTag, ValueError) as cause:
+            raise DamagedObjectError("a wrapped key does not open under its slot") from cause
+
+    def mac(self, label: str, value: bytes) -> bytes:
+        """Return HMAC-SHA256 of `value` under a key of this purpose, separate for every `label`."""
+        return _keyed(self._mac, label, value)
+
+    def _cipher(self, secret: bytes) -> AESGCM:
+        key = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=secret, info=b"bedside slot v1")
+        return AESGCM(key.derive(self._slot))
 
 
 def open_box_keys(folder: Path, random: RandomBytes, create: bool) -> BoxKeys:
@@ -92,6 +113,11 @@ def open_box_keys(folder: Path, random: RandomBytes, create: bool) -> BoxKeys:
         ) from cause
     except OSError as cause:
         raise StoreUnavailableError("the box key cannot be read or written") from cause
+
+
+def _keyed(key: bytes, label: str, value: bytes) -> bytes:
+    name = label.encode()
+    return hmac.digest(key, len(name).to_bytes(2, "big") + name + value, hashlib.sha256)
 
 
 def _derive(box_key: bytes, purpose: bytes) -> bytes:

@@ -22,8 +22,8 @@ CREATE INDEX studies_subject ON studies (subject_id);
 CREATE TABLE erasures (
   seq INTEGER PRIMARY KEY,
   erasure_id TEXT NOT NULL UNIQUE,
-  scope TEXT NOT NULL CHECK (scope IN ('study', 'subject')),
-  target TEXT NOT NULL,                 -- study_id or subject_id
+  scope TEXT NOT NULL CHECK (scope IN ('study', 'subject', 'retention')),
+  target TEXT NOT NULL,                 -- study_id, subject_id, or '' for a batch
   state TEXT NOT NULL CHECK (state IN ('intended', 'removed', 'done')),
   reason TEXT NOT NULL,                 -- a code, never free text
   actor TEXT NOT NULL,
