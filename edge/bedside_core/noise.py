@@ -6,7 +6,8 @@ holds no generator and knows no data; a caller adds the draw to its own integer.
 the larger it is, so an answer leaves on a fixed slot and never when the draw happens to end.
 
 Source: Canonne, Kamath, Steinke 2020, arXiv:2004.00010 (CKS), Algorithms 1 to 3; McKenna, Sheldon
-2020, arXiv:2010.12603 (MS). Exact here means: given independent uniform bytes, the law is the one stated, with probability one.
+2020, arXiv:2010.12603 (MS). Exact here means: given independent uniform bytes, the law is the one
+stated, with probability one.
 """
 
 import math
@@ -136,20 +137,29 @@ def exponential_choice(
     """Return an index with probability proportional to exp(utility * numerator / denominator).
 
     The exponential mechanism: with denominator / numerator = 2 * sensitivity / epsilon it has
-    bounded range epsilon. An index drawn evenly is kept with probability exp(-(best - utility) *
-    numerator / denominator), a coin of `bernoulli_exp`; otherwise all is drawn again. The best
-    index is always kept, so at most as many rounds as indices are expected. No weight underflows:
-    every index keeps its true chance, however small.
+    bounded range epsilon. Write index i's distance to the best, (best - utility) * numerator /
+    denominator, as k + r with k whole and r < 1. A round draws K with P(K) ~ exp(-K), one of
+    `widest` places (the most indices that share a k), and keeps the index at that place of level K,
+    if there is one, with probability exp(-r): each index at exp(-k - r) times one constant. No
+    weight underflows: every index keeps its true chance, however small.
 
     Raises:
         InvalidInputError: no utility, one that is no integer, or a parameter below 1.
         UnavailableError: the source gave another number of bytes than it was asked for.
     """
-    gaps = _gaps(utilities, numerator, denominator)
+    levels: dict[int, list[tuple[int, int]]] = {}
+    for index, gap in enumerate(_gaps(utilities, numerator, denominator)):
+        levels.setdefault(gap // denominator, []).append((index, gap % denominator))
+    widest = max(map(len, levels.values()))
     while True:
-        index = uniform_below(len(gaps), random)
-        if bernoulli_exp(gaps[index], denominator, random):
-            return index
+        whole = 0
+        while bernoulli_exp(1, 1, random):
+            whole += 1
+        level, place = levels.get(whole, []), uniform_below(widest, random)
+        if place < len(level):
+            index, rest = level[place]
+            if bernoulli_exp(rest, denominator, random):
+                return index
 
 
 def permute_and_flip(

@@ -31,8 +31,8 @@ _ROOT_GRID = 10**6  # an epsilon derived from rho is a fraction with this denomi
 class Mechanisms(Protocol):
     """Exact noise; each call is one draw of fresh randomness. The box's adapter is in `system`."""
 
-    def gaussian(self, value: int, *, l2sq: int, sigma2: int) -> int:
-        """Return value + discrete Gaussian noise of `sigma2`; `l2sq` is what it is charged for."""
+    def gaussian(self, value: int, *, l2sq: int, rho_units: int) -> int:
+        """Return value + discrete Gaussian noise of `gaussian_sigma2(l2sq, rho_units)`."""
         ...
 
     def laplace(self, value: int, *, l1: int, epsilon: Fraction) -> int:
@@ -54,14 +54,19 @@ class Mechanisms(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GaussianLaw:
-    """Discrete Gaussian noise of `sigma2` on every cell."""
+    """Discrete Gaussian noise on every cell, the least that costs at most `units` of rho."""
 
     l2sq: int
-    sigma2: int
+    units: int
+
+    @property
+    def sigma2(self) -> int:
+        """Squared scale of the noise on one cell, in squared released integers."""
+        return gaussian_sigma2(self.l2sq, self.units)
 
     @property
     def cost(self) -> int:
-        """Units of 1e-12 rho of the whole vector."""
+        """Units of 1e-12 rho of the whole vector; never above what was asked."""
         return gaussian_cost(self.l2sq, self.sigma2)
 
     @property
@@ -115,7 +120,8 @@ class ChoiceLaw:
 
 def gaussian_law(query: Query, units: int) -> GaussianLaw:
     """Return the least Gaussian noise whose cost is at most `units` of rho."""
-    return GaussianLaw(l2sq=query.l2sq, sigma2=gaussian_sigma2(query.l2sq, units))
+    gaussian_sigma2(query.l2sq, units)  # refuses what is no price
+    return GaussianLaw(l2sq=query.l2sq, units=units)
 
 
 def laplace_law(query: Query, units: int) -> LaplaceLaw:
@@ -156,9 +162,8 @@ def measure(query: Query, law: Law, kept: Kept, noise: Mechanisms) -> tuple[int,
     if isinstance(law, GaussianLaw):
         if law.l2sq != query.l2sq:
             raise InvalidInputError("the law was made for another sensitivity")
-        l2sq, sigma2 = law.l2sq, law.sigma2
-        exact = query.exact(kept)
-        return tuple(noise.gaussian(value, l2sq=l2sq, sigma2=sigma2) for value in exact)
+        exact, l2sq, units = query.exact(kept), law.l2sq, law.units
+        return tuple(noise.gaussian(value, l2sq=l2sq, rho_units=units) for value in exact)
     if law.l1 != query.l1:
         raise InvalidInputError("the law was made for another sensitivity")
     exact = query.exact(kept)

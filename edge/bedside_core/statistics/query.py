@@ -107,6 +107,11 @@ class Query:
         scaled = zip(values, self._part_scales(), strict=True)
         return tuple(value * scale for value, scale in scaled)
 
+    def grid_steps(self) -> tuple[int, ...]:
+        """Return grid steps of one natural unit per cell: 1 where studies or patients count."""
+        pairs = zip(self.units, self.scales, strict=True)
+        return tuple(unit // scale for unit, scale in pairs)
+
     def _part_scales(self) -> Sequence[int]:
         if self.weight is Weight.PATIENT:  # W is in the values already
             return [scale // PATIENT_WEIGHT for scale in self.scales]

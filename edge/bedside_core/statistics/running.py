@@ -2,10 +2,10 @@
 
 The triangle of ones A, which sums nights, is B C with C lower triangular Toeplitz of c_k =
 binom(2k, k) / 4^k, here rounded to the grid 2^-12. Each night measures y_t = sum_{j <= t} C_{t-j}
-x_j + z_t with fresh exact noise, and publishes the total sum_j b_{t-j} y_j / 4096, b the prefix sums
-of the inverse power series of C / 4096. B C is A exactly for the rounded C, so the total has no
-bias. One charge covers the epoch: a patient's c studies lie somewhere in the columns of C, whose
-squared norm is at most sum C_k^2. Only y_t is stored; a crash sends the stored one again.
+x_j + z_t with fresh exact noise, and publishes the total sum_j b_{t-j} y_j / 4096, b the prefix
+sums of the inverse power series of C / 4096. B C is A for the rounded C, so the total has no bias.
+One charge covers the epoch: a patient's c studies lie somewhere in the columns of C, whose squared
+norm is at most sum C_k^2. Only y_t is stored; a crash sends the stored one again.
 
 Source: Fichtenberger, Henzinger, Upadhyay 2022, arXiv:2202.11205; Denisov et al. 2022,
 arXiv:2202.08312 for adaptive streams.
