@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bedside_core.errors import BedsideError
+from bedside_core.evidence.entry import as_ref
 from bedside_core.findings import Check, Decision, Rule
 from bedside_core.imaging import Prepared
 from bedside_core.manifest import Manifest
@@ -135,6 +136,23 @@ def canonical(body: Json) -> bytes:
     """Return the document as canonical JSON bytes."""
     text = json.dumps(body, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return text.encode()
+
+
+def evidence_refs(body: Json) -> dict[str, int | str]:
+    """Return what the evidence log says of a result in plain: which model, never which patient.
+
+    All of it is public: name and version, digests of package, profile, pipeline and rules.
+    """
+    refs: dict[str, int | str] = {}
+    if model := body["model"]:
+        refs["model"] = as_ref(f"{model['name']}@{model['version']}")
+        refs["package"] = as_ref(body["package"])
+        refs["profile"] = as_ref(body["profile"]["digest"])
+        refs["pipeline"] = as_ref(body["pipeline"]["digest"])
+        refs["decided_by"] = as_ref(body["decided_by"])
+    if routing := body.get("routing"):
+        refs["rules"] = as_ref(routing["rules"])
+    return refs
 
 
 def _value(entry: Json, rule: Rule) -> Json:

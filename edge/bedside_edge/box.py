@@ -31,6 +31,7 @@ from bedside_edge.outgoing import Outgoing
 from bedside_edge.ports import JobState, Priority
 from bedside_edge.services.access import AccessService
 from bedside_edge.services.analysis import AnalysisService
+from bedside_edge.services.evidence import EvidenceService
 from bedside_edge.services.ingest import IngestService
 from bedside_edge.services.outputs import DeliveryState
 from bedside_edge.services.pictures import PictureService
@@ -83,6 +84,11 @@ class Box:
             self.random,
             idle_s=config.access.session_idle_s,
             longest_s=config.access.session_s,
+        )
+        self.evidence = EvidenceService(
+            self.state.evidence,
+            self.clock,
+            checkpoint_s=config.evidence.checkpoint_minutes * 60.0,
         )
         reader = PydicomReader()
         self.analysis = AnalysisService(self.loaded.model, reader, PillowPicture())
@@ -154,8 +160,7 @@ class Box:
 
     def start(self) -> int:
         """Start workers and the DICOM receiver; return its port."""
-        self.evidence.started(evidence_refs(self.loaded.model.facts()))
-        self._run("evidence", self.evidence)
+        self.evidence.start(self.loaded.model.refs())
         for number, worker in enumerate(self.workers):
             thread = threading.Thread(target=worker.run, name=f"worker-{number}", daemon=True)
             thread.start()
@@ -171,6 +176,7 @@ class Box:
         for thread in self._threads:
             thread.join(_STOP_S)
         self.outgoing.stop()
+        self.evidence.stop()
         self.state.close()
         self.models.close()
 

@@ -309,6 +309,32 @@ class Delivery(_Section):
 DestinationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
+class Evidence(_Section):
+    """The evidence log of this box."""
+
+    origin: str = Field(
+        default="",
+        max_length=128,
+        pattern=r"^([a-z0-9._-]+/[a-z0-9._-]+/[a-z0-9._-]+)?$",
+        description="Name of the log, `consortium/site/device`, kept for ever from the first "
+        "start on; empty mints one that says nothing about the hospital",
+    )
+    nightly_quota: int = Field(
+        default=2048,
+        ge=0,
+        le=1_000_000,
+        description="Sizes that leave the hospital are multiples of it, so that they do not tell "
+        "how much was done; 0 pads nothing",
+    )
+    checkpoint_minutes: int = Field(
+        default=60,
+        ge=1,
+        le=1440,
+        description="How often the box signs what the log holds; a signature is also made when "
+        "the box stops and whenever somebody asks for a proof",
+    )
+
+
 class Config(_Section):
     """All settings of a box."""
 
@@ -326,6 +352,7 @@ class Config(_Section):
         default={}, description="Table per archive, under a name of your choice"
     )
     log: Log = Log()
+    evidence: Evidence = Evidence()
 
 
 def parse_config(text: str) -> Config:

@@ -16,6 +16,8 @@ from bedside_core.evidence.entry import (
     Entry,
     Kind,
     TimeSource,
+    as_actor,
+    as_ref,
     commit_payload,
     commit_subject,
     commits_to,
@@ -181,3 +183,19 @@ def test_short_keys_nonces_and_salts_are_refused():
             commit_subject(key, nonce, b"")
     with pytest.raises(InvalidEntryError):
         commit_payload(bytes(31), b"")
+
+
+def test_a_name_that_cannot_stand_in_refs_is_named_by_its_digest():
+    assert as_ref("cxr-opacity@1.0.0") == "cxr-opacity@1.0.0"
+    assert as_ref("f" * 64) == "f" * 64
+    for text in ("1.2.840.113619", "PACS Nord", "", "x" * 200, "\ud800"):
+        expected = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+        assert as_ref(text) == expected
+
+
+def test_an_actor_of_another_spelling_is_named_by_its_digest():
+    assert as_actor("person:3f2a") == "person:3f2a"
+    other = as_actor("Dr. Ada Muster")
+    assert other == "other:" + hashlib.sha256(b"Dr. Ada Muster").hexdigest()[:40]
+    assert as_actor("\ud800") != other
+    Entry(kind=Kind.ADMIN, ts=0, ts_src=TimeSource.LOCAL, actor=other)

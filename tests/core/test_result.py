@@ -13,6 +13,7 @@ from bedside_core.result import (
     Reading,
     canonical,
     caption,
+    evidence_refs,
     image_entry,
     quarantine_entry,
     refusal_entry,
@@ -101,3 +102,28 @@ def test_a_study_that_went_nowhere_has_a_reason_and_no_number():
     assert body["routing"] == {"rule": None}
     nothing = ("value", "finding", "model", "engine", "pipeline", "profile", "package")
     assert all(body[name] is None for name in nothing)
+
+
+def test_evidence_names_the_model_in_plain_and_nothing_of_the_study(manifest):
+    digest = "sha256:" + "0" * 64
+    provenance = {
+        "package": digest,
+        "profile": {"name": "generic", "digest": digest},
+        "decided_by": "package",
+        "routing": {"rule": None, "rules": "a" * 64, "reason": "every image"},
+    }
+    refs = evidence_refs(study_result(manifest, [image_entry(reading("a", 0.9))], provenance))
+    assert refs == {
+        "model": f"{manifest.name}@{manifest.version}",
+        "package": digest,
+        "profile": digest,
+        "pipeline": manifest.pipeline.digest,
+        "decided_by": "package",
+        "rules": "a" * 64,
+    }
+
+
+def test_evidence_of_an_unrouted_study_names_the_rules_alone():
+    body = unrouted_result([], NoRouteError("no rule"), {"rules": "b" * 64})
+    assert evidence_refs(body) == {"rules": "b" * 64}
+    assert evidence_refs(unrouted_result([], NoRouteError("no rule"), {})) == {}

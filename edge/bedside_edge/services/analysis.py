@@ -23,6 +23,7 @@ from bedside_core.result import (
     Json,
     Reading,
     canonical,
+    evidence_refs,
     image_entry,
     quarantine_entry,
     refusal_entry,
@@ -75,6 +76,12 @@ class Model:
             "package": self.package_digest,
             "decided_by": "package" if self.site_rule is None else "site",
         }
+
+    def refs(self) -> dict[str, int | str]:
+        """Return what the evidence log says of the model in plain."""
+        name = {"name": self.manifest.name, "version": self.manifest.version}
+        pipeline = {"digest": self.manifest.pipeline.digest}
+        return evidence_refs(self.provenance() | {"model": name, "pipeline": pipeline})
 
 
 class Picture(Protocol):
@@ -149,6 +156,7 @@ class AnalysisService:
             refused=body["status"] != "analysed",
             reason=reason["code"] if reason else "",
             body=canonical(body),
+            refs=evidence_refs(body),
         )
 
     def overlay(self, data: bytes, entry: Json, caption: Sequence[str]) -> bytes:

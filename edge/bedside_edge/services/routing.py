@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from bedside_core.errors import InvalidRulesError, NoRouteError, NotFoundError, NotReadyError
 from bedside_core.manifest import Accepts
-from bedside_core.result import Json, canonical, unrouted_result
+from bedside_core.result import Json, canonical, evidence_refs, unrouted_result
 from bedside_core.routing import Chance, Image, Plan, Rules, chances, route
 from bedside_edge.ports import Header, Instance, InstanceState, Outcome
 from bedside_edge.services.analysis import instance_entry
@@ -132,4 +132,6 @@ def _unrouted(instances: Iterable[Instance], plan: Plan, note: Json) -> Outcome:
     refusal = NoRouteError(plan.reason)
     entries = [instance_entry(instance, refusal) for instance in instances]
     body = unrouted_result(entries, refusal, note)
-    return Outcome(refused=True, reason=refusal.code, body=canonical(body))
+    return Outcome(
+        refused=True, reason=refusal.code, body=canonical(body), refs=evidence_refs(body)
+    )

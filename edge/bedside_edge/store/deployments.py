@@ -8,7 +8,7 @@ from bedside_core.errors import DamagedObjectError, StaleRevisionError
 from bedside_core.rollout import Deployment, deployment
 from bedside_edge.ports.evidence import Record
 from bedside_edge.services.rollout import Change, Comparison, Tally
-from bedside_edge.store import events
+from bedside_edge.store import told
 from bedside_edge.store.database import Database
 
 _SAVE: Final = """
@@ -56,7 +56,7 @@ class SqliteDeployments:
                 raise StaleRevisionError("the model's settings were changed meanwhile")
             c.execute(_SAVE, (new.name, new.revision, body))
             c.execute(_NOTE, (new.name, new.revision, change.what, change.actor, change.at, body))
-            self._record(c, events.model_changed(new, change))
+            self._record(c, told.model_changed(new, change))
 
         self._database.write(write)
 

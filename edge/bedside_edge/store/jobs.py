@@ -24,7 +24,7 @@ from bedside_edge.ports import (
     StoredResult,
 )
 from bedside_edge.ports.evidence import BOX, Record
-from bedside_edge.store import events
+from bedside_edge.store import told
 from bedside_edge.store.database import Database
 from bedside_edge.store.rules import CREDIT_MS, CompletionRules, RetryRules, new_id, score
 from bedside_edge.store.sealing import Box
@@ -144,7 +144,7 @@ class SqliteJobs:
                 " VALUES (?, ?, ?, ?, ?)",
                 (result_id, job.job_id, job.study_id, now, body),
             )
-            self._record(c, events.result(job, result_id, outcome))
+            self._record(c, told.result(job, result_id, outcome))
             return result_id
 
         return self._database.write(end)
@@ -156,7 +156,7 @@ class SqliteJobs:
             attempts = _one(c, job.job_id).attempts
             if attempts >= self._retries.attempts:
                 _end(c, job, JobState.DEAD, code, now)
-                self._record(c, events.job_dead(job.study_id, job.job_id, code))
+                self._record(c, told.job_dead(job.study_id, job.job_id, code))
                 return JobState.DEAD
             _end(c, job, JobState.READY, code, now, due=now + self._retries.wait(attempts))
             return JobState.READY
@@ -177,7 +177,7 @@ class SqliteJobs:
             for job_id, interruptions, study_id in rows:
                 last = interruptions >= self._retries.interruptions
                 if last:
-                    self._record(c, events.job_dead(study_id, job_id, INTERRUPTED))
+                    self._record(c, told.job_dead(study_id, job_id, INTERRUPTED))
                 c.execute(
                     _INTERRUPT,
                     (
@@ -241,7 +241,7 @@ class SqliteJobs:
             c.execute(_PRIORITISE, (int(priority), CREDIT_MS[priority], now, job_id))
             _hasten(c, job.study_id, priority, now)
             changed = _one(c, job_id)
-            self._record(c, events.job_changed(changed, "job-prioritised", actor))
+            self._record(c, told.job_changed(changed, "job-prioritised", actor))
             return changed
 
         return self._database.write(change)
@@ -306,7 +306,7 @@ class SqliteJobs:
                 raise WrongStateError("the job is not in a state that allows this")
             c.execute(change, (now, job_id))
             changed = _one(c, job_id)
-            self._record(c, events.job_changed(changed, what, actor))
+            self._record(c, told.job_changed(changed, what, actor))
             return changed
 
         return self._database.write(update)

@@ -27,7 +27,7 @@ from bedside_edge.services.outputs import (
     Pending,
     Routes,
 )
-from bedside_edge.store import events
+from bedside_edge.store import told
 from bedside_edge.store.database import Database
 from bedside_edge.store.jobs import KeyOf
 from bedside_edge.store.rules import new_id
@@ -166,7 +166,7 @@ class SqliteOutputs:
                 )
             if filed or again or withdraw:
                 made_as = list(zip(filed, made, strict=True))
-                self._record(c, events.published(study_id, result_id, made_as, names))
+                self._record(c, told.published(study_id, result_id, made_as, names))
             return filed
 
         return [self.output(output_id) for output_id in self._database.write(file)]
@@ -291,7 +291,7 @@ class SqliteOutputs:
                 (now, delivery_id),
             )
             if done.rowcount:
-                self._record(c, events.delivery(_one(c, delivery_id), "delivered"))
+                self._record(c, told.delivery(_one(c, delivery_id), "delivered"))
 
         self._database.write(arrived)
 
@@ -309,7 +309,7 @@ class SqliteOutputs:
             )
             if done.rowcount and due is None:
                 one = _one(c, delivery_id)
-                self._record(c, events.delivery(one, "delivery-dead", code=code))
+                self._record(c, told.delivery(one, "delivery-dead", code=code))
 
         self._database.write(note)
 
@@ -325,7 +325,7 @@ class SqliteOutputs:
             ).fetchall()
             for (delivery_id,) in rows:
                 one = _one(c, delivery_id)
-                self._record(c, events.delivery(one, "delivery-dead", code=code))
+                self._record(c, told.delivery(one, "delivery-dead", code=code))
             return len(rows)
 
         return self._database.write(end)
@@ -342,7 +342,7 @@ class SqliteOutputs:
                 (now, delivery_id),
             )
             back = _one(c, delivery_id)
-            self._record(c, events.delivery(back, "delivery-replayed", actor))
+            self._record(c, told.delivery(back, "delivery-replayed", actor))
             return back
 
         return self._database.write(again)

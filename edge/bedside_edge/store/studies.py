@@ -1,8 +1,8 @@
 """Studies and instances in SQLite: identifiers only behind keyed hashes and under the study's key.
 
 The hierarchy of keys: box key and key slot together wrap a study's data key (row in `studies`),
-which wraps each object's key (row in `instances`). Losing a study's data key loses everything of that study, and
-nothing else: that is how a patient is erased.
+which wraps each object's key (row in `instances`). Losing a study's data key loses everything of
+that study, and nothing else: that is how a patient is erased.
 """
 
 import json
@@ -32,7 +32,7 @@ from bedside_edge.ports import (
 )
 from bedside_edge.ports.evidence import Record
 from bedside_edge.ports.slots import KeySlots
-from bedside_edge.store import events, jobs, outputs, sealing
+from bedside_edge.store import jobs, outputs, sealing, told
 from bedside_edge.store.database import Database
 from bedside_edge.store.rules import CompletionRules, new_id
 from bedside_edge.store.subjects import SqliteSubjects, subject_lookup
@@ -189,7 +189,7 @@ class SqliteStudies:
             if row[0] != InstanceState.SECOND:
                 raise WrongStateError("the instance does not wait for a comparison")
             c.execute("UPDATE instances SET state = ? WHERE instance_id = ?", (state, instance_id))
-            self._record(c, events.compared(row[1], instance_id, state))
+            self._record(c, told.compared(row[1], instance_id, state))
             if state is InstanceState.CONFLICT:
                 self._alarm(c, CONFLICT_ALARM, row[1], instance_id, at)
 
@@ -234,7 +234,7 @@ class SqliteStudies:
     ) -> list[Filed]:
         filed = [self._file(c, ticket, used) for ticket in tickets]
         arrivals = (ticket.arrival for ticket in tickets)
-        for event in events.arrived(list(zip(arrivals, filed, strict=True))):
+        for event in told.arrived(list(zip(arrivals, filed, strict=True))):
             self._record(c, event)
         return filed
 
@@ -283,8 +283,8 @@ class SqliteStudies:
                 c, ticket.subject, arrival.header, arrival.at, identified=ticket.identified
             )
             c.execute(
-                "INSERT INTO studies (study_id, lookup, slot, data_key, expected, created, subject_id)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?)",
+                "INSERT INTO studies (study_id, lookup, slot, data_key, expected, created,"
+                " subject_id) VALUES (?, ?, ?, ?, ?, ?, ?)",
                 (study_id, ticket.study, slot, wrapped, expected, arrival.at, subject_id),
             )
             return study_id, box
@@ -302,7 +302,7 @@ class SqliteStudies:
             (code, study_id, instance_id, at),
         )
         if raised.rowcount:
-            self._record(c, events.alarm(code, study_id, instance_id))
+            self._record(c, told.alarm(code, study_id, instance_id))
 
     def _insert(
         self,
