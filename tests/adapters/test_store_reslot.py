@@ -1,6 +1,5 @@
 """Folders of version 0.2 move into key slots when they are opened, also when that is cut short."""
 
-import os
 import shutil
 import sqlite3
 from pathlib import Path
@@ -103,6 +102,6 @@ def test_slots_of_another_folder_or_older_than_the_database_are_refused(tmp_path
         open_at(tmp_path / "one")
     shutil.copytree(tmp_path / "two" / "keys", tmp_path / "box-two")
     for name in ("slots", "slots.journal"):
-        os.replace(tmp_path / "box-two" / name, one / name)
+        (tmp_path / "box-two" / name).replace(one / name)
     with pytest.raises(StoreUnavailableError):
         open_at(tmp_path / "one")

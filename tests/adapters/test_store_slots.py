@@ -71,8 +71,8 @@ def test_a_link_another_box_or_a_changed_header_is_refused(folder, tmp_path):
         with pytest.raises(StoreUnavailableError):
             opened(folder)
     (folder / "slots").write_bytes(content)
+    other = open_box_keys(tmp_path / "other", OsRandom(), create=True)
     with pytest.raises(StoreUnavailableError, match="do not belong"):
-        other = open_box_keys(tmp_path / "other", OsRandom(), create=True)
         open_slots(folder, other, OsRandom(), create=False)
 
 
@@ -103,7 +103,7 @@ def test_a_full_disk_takes_no_slot_and_leaves_the_file_as_it_was(folder, monkeyp
 
 
 def test_a_failed_sync_shuts_destruction_until_the_files_are_opened_again(folder, monkeypatch):
-    ((slot, wrapped),) = filled(folder, 1)
+    ((slot, _),) = filled(folder, 1)
     slots = opened(folder)
 
     def broken(fd):

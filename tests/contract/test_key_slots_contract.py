@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, consumes, invariant, rule
 from hypothesis.stateful import Bundle as StateBundle
+from hypothesis.stateful import RuleBasedStateMachine, consumes, invariant, rule
 
 from bedside_core.errors import DamagedObjectError, NotFoundError
 from bedside_edge.ports.slots import KeySlots

@@ -153,8 +153,8 @@ def put_back_to_version_3(folder: Path) -> None:
     for table in ("studies", "instances", "jobs", "results", "alarms", "outputs", "deliveries"):
         columns = [row[1] for row in old.execute(f"PRAGMA table_info({table})")]
         names, marks = ", ".join(columns), ", ".join("?" * len(columns))
-        rows = new.execute(f"SELECT {names} FROM {table}").fetchall()
-        old.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)
+        rows = new.execute(f"SELECT {names} FROM {table}").fetchall()  # noqa: S608
+        old.executemany(f"INSERT INTO {table} ({names}) VALUES ({marks})", rows)  # noqa: S608
     for study_id, slot, wrapped in new.execute("SELECT study_id, slot, data_key FROM studies"):
         context = b"study " + study_id.encode()
         data_key = keys.wrap(slots.unwrap(slot, wrapped, context), context)

@@ -9,9 +9,10 @@ from bedside_edge.ports import Header, Instance, InstanceState
 from bedside_edge.services.holdings import Changes, HeldStudy, Marks
 from bedside_edge.services.outputs import Kind, Output
 from bedside_edge.store.database import Database
+from bedside_edge.store.headers import unpack
 from bedside_edge.store.outputs import SqliteOutputs
 from bedside_edge.store.sealing import Box
-from bedside_edge.store.studies import SqliteStudies, StudyKeys, unpack
+from bedside_edge.store.studies import SqliteStudies, StudyKeys
 
 _HEADERS: Final = """
   SELECT instance_id, header FROM instances WHERE study_id = ? AND state = 'held' ORDER BY seq"""

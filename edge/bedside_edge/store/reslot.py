@@ -17,8 +17,9 @@ from bedside_edge.ports import Header, KeyStore, RandomBytes
 from bedside_edge.ports.slots import KeySlots, SlotsMark
 from bedside_edge.store import sealing
 from bedside_edge.store.database import Database
+from bedside_edge.store.headers import unpack
 from bedside_edge.store.slots import FileSlots, open_slots
-from bedside_edge.store.studies import study_context, unpack
+from bedside_edge.store.studies import study_context
 from bedside_edge.store.subjects import SqliteSubjects, subject_lookup
 
 log = logging.getLogger(__name__)
@@ -40,10 +41,7 @@ def claim_slots(folder: Path, database: Database, keys: KeyStore, random: Random
     held = database.read(mark_of)
     slots = open_slots(folder, keys, random, create=held is None)
     try:
-        if held is not None and held.file != slots.mark().file:
-            raise StoreUnavailableError("the key slots do not belong to this database")
-        if database.read(_highest) > slots.highest():
-            raise StoreUnavailableError("the key slots are older than the database; restore them")
+        _refuse_strange(slots, held, database.read(_highest))
         if held is None:
             database.write(lambda c: keep_mark(c, slots.mark()))
     except BaseException:
@@ -62,6 +60,13 @@ def keep_mark(c: sqlite3.Connection, mark: SlotsMark) -> None:
     """Note where the slots stand."""
     value = json.dumps({"file": mark.file, "records": mark.records, "head": mark.head}).encode()
     c.execute("INSERT OR REPLACE INTO meta VALUES ('slots', ?)", (value,))
+
+
+def _refuse_strange(slots: FileSlots, held: SlotsMark | None, highest: int) -> None:
+    if held is not None and held.file != slots.mark().file:
+        raise StoreUnavailableError("the key slots do not belong to this database")
+    if highest > slots.highest():
+        raise StoreUnavailableError("the key slots are older than the database; restore them")
 
 
 def _highest(c: sqlite3.Connection) -> int:
@@ -88,7 +93,7 @@ def move_into_slots(
             key = keys.unwrap(wrapped, study_context(study_id))
             header = _first_header(c, sealing.Box(key), study_id)
             lookup, identified = subject_lookup(keys, header)
-            subject_id = subjects.enter(c, lookup, header, created, identified=identified)
+            subject_id = subjects.enter(c, lookup, created, identified=identified)
             c.execute(_MOVE, (*slots.wrap(key, study_context(study_id)), subject_id, study_id))
         return len(rows)
 

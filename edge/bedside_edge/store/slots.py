@@ -2,7 +2,7 @@
 
     slots           64-byte header (magic, 16 random bytes, HMAC), then 32 bytes a slot; slot n lies
                     at byte 32 n, so none crosses a sector. Destroyed slots are zero.
-    slots.journal   records: u32 body length, u64 number, u64 time (ms), u64 a slot, 32-byte HMAC over
+    slots.journal   records: u32 body length, u64 number, u64 time (ms), u64 a slot, and the HMAC of
                     the record and the HMAC before it, so none can be left out or put elsewhere
 
 Secrets are made in blocks, synced when the block is added: taking a slot costs no sync. A process

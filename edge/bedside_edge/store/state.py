@@ -23,14 +23,15 @@ from bedside_edge.ports.evidence import Record
 from bedside_edge.store.access import SqliteAccess
 from bedside_edge.store.database import Database
 from bedside_edge.store.deployments import SqliteDeployments
+from bedside_edge.store.events import SqliteChanges
 from bedside_edge.store.evidence import SqliteEvidence
 from bedside_edge.store.evidence_open import LogSettings, check_at_start, identify
 from bedside_edge.store.holdings import SqliteHoldings
 from bedside_edge.store.jobs import SqliteJobs
 from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
 from bedside_edge.store.outputs import SqliteOutputs
-from bedside_edge.store.reslot import claim_slots, move_into_slots
 from bedside_edge.store.requests import SqliteRequests
+from bedside_edge.store.reslot import claim_slots, move_into_slots
 from bedside_edge.store.reviews import SqliteReviews
 from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.slots import FileSlots
@@ -60,6 +61,7 @@ class State:
     evidence: SqliteEvidence
     reviews: SqliteReviews
     requests: SqliteRequests
+    changes: SqliteChanges
     deployments: SqliteDeployments
     holdings: SqliteHoldings
     work_rows: SqliteWorkRows
@@ -147,7 +149,7 @@ def open_state(
             nightly_quota=settings.nightly_quota,
         )
         record = log_store.record
-        subjects = SqliteSubjects(database, keys, subject_keys, random)
+        subjects = SqliteSubjects(database, keys, subject_keys, random, study_keys.of)
         studies = SqliteStudies(database, keys, study_keys, completion, subjects, record)
         move_into_slots(database, keys, slots, subjects)
         jobs = SqliteJobs(database, study_keys.of, random, completion, retries, record)
@@ -166,6 +168,7 @@ def open_state(
         outputs=outputs,
         evidence=log_store,
         requests=SqliteRequests(database, keys),
+        changes=SqliteChanges(database),
         reviews=SqliteReviews(database, study_keys.of, random, record),
         deployments=SqliteDeployments(database, record),
         work_rows=SqliteWorkRows(database, study_keys.of),

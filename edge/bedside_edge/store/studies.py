@@ -10,11 +10,10 @@ import sqlite3
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 from bedside_core.errors import (
-    DamagedObjectError,
     InvalidInputError,
     NotFoundError,
     WrongStateError,
@@ -24,7 +23,6 @@ from bedside_edge.ports import (
     Arrival,
     Filed,
     Filing,
-    Header,
     Instance,
     InstanceState,
     KeyStore,
@@ -34,6 +32,7 @@ from bedside_edge.ports.evidence import Record
 from bedside_edge.ports.slots import KeySlots
 from bedside_edge.store import jobs, outputs, sealing, told
 from bedside_edge.store.database import Database
+from bedside_edge.store.headers import pack, unpack
 from bedside_edge.store.rules import CompletionRules, new_id
 from bedside_edge.store.subjects import SqliteSubjects, subject_lookup
 
@@ -41,7 +40,6 @@ CONFLICT_ALARM: Final = "conflicting-instance"
 TWO_STUDIES_ALARM: Final = "instance-in-two-studies"
 _CACHED_KEYS: Final = 1024
 _NONCE: Final = 12
-_HEADER_FIELDS: Final = tuple(f.name for f in fields(Header))
 
 
 class StudyKeys:
@@ -280,7 +278,7 @@ class SqliteStudies:
             box, slot, wrapped = self._study_keys.make(study_id)
             arrival = ticket.arrival
             subject_id = self._subjects.enter(
-                c, ticket.subject, arrival.header, arrival.at, identified=ticket.identified
+                c, ticket.subject, arrival.at, identified=ticket.identified
             )
             c.execute(
                 "INSERT INTO studies (study_id, lookup, slot, data_key, expected, created,"
@@ -315,7 +313,7 @@ class SqliteStudies:
         same_as: str,
     ) -> None:
         arrival, sealed = ticket.arrival, ticket.arrival.sealed
-        header = _pack(arrival.header, sealed.digest)
+        header = pack(arrival.header, sealed.digest)
         c.execute(
             "INSERT INTO instances (instance_id, study_id, uid_hash, digest_hash, state, same_as,"
             " object_name, object_key, header, way, source, size, at)"
@@ -343,11 +341,6 @@ def study_context(study_id: str) -> bytes:
     return b"study " + study_id.encode()
 
 
-def _pack(header: Header, digest: str) -> bytes:
-    values = {name: getattr(header, name) for name in _HEADER_FIELDS}
-    return json.dumps({"digest": digest, "header": values}).encode()
-
-
 def _instance(
     box: sealing.Box,
     study_id: str,
@@ -371,13 +364,3 @@ def _instance(
         same_as=same_as,
         source=source,
     )
-
-
-def unpack(box: sealing.Box, instance_id: str, header: bytes) -> tuple[Header, str]:
-    """Return the header and digest of an instance's row; DamagedObjectError."""
-    try:
-        packed = json.loads(box.open(header, f"header {instance_id}"))
-        values = packed["header"] | {"image_type": tuple(packed["header"]["image_type"])}
-        return Header(**values), packed["digest"]
-    except (KeyError, TypeError, ValueError) as cause:
-        raise DamagedObjectError("a stored header cannot be read") from cause

@@ -6,16 +6,22 @@ import threading
 from collections import OrderedDict
 from typing import Final
 
-from bedside_core.errors import DamagedObjectError, NotFoundError
+from bedside_core.errors import NotFoundError
 from bedside_edge.ports import Header, KeyStore, RandomBytes
 from bedside_edge.ports.slots import KeySlots
 from bedside_edge.ports.subjects import Subject, SubjectFacts
 from bedside_edge.store import sealing
 from bedside_edge.store.database import Database
+from bedside_edge.store.headers import unpack
+from bedside_edge.store.jobs import KeyOf
 from bedside_edge.store.rules import new_id
 
-_NONCE: Final = 12
+_LOOK_BACK: Final = 64  # headers looked at for facts about a person
 _CACHED_KEYS: Final = 1024
+_KNOWN: Final = "SELECT 1 FROM subjects WHERE subject_id = ?"
+_HEADERS: Final = """
+  SELECT i.study_id, i.instance_id, i.header FROM instances AS i JOIN studies AS s USING (study_id)
+  WHERE s.subject_id = ? ORDER BY i.seq DESC LIMIT ?"""
 _STUDIES: Final = "SELECT study_id FROM studies WHERE subject_id = ? ORDER BY created, study_id"
 
 
@@ -32,48 +38,44 @@ def patient_lookup(keys: KeyStore, issuer: str, patient_id: str) -> str:
 
 
 class SubjectKeys:
-    """Keys of subjects: 32 bytes to commit with, 32 to seal what is known of the person."""
+    """Commitment keys of subjects: made, wrapped, and kept unwrapped for the subjects in use."""
 
     def __init__(self, slots: KeySlots, random: RandomBytes) -> None:
         self._slots = slots
         self._random = random
         self._lock = threading.Lock()
-        self._pairs: OrderedDict[str, bytes] = OrderedDict()
+        self._held: OrderedDict[str, bytes] = OrderedDict()
         self._forgotten: set[str] = set()  # erased while the process runs
 
     def make(self, subject_id: str) -> tuple[bytes, int, bytes]:
-        """Return fresh keys, their slot and their wrapped form for the row."""
-        pair = self._random(2 * sealing.KEY_BYTES)
-        return pair, *self._slots.wrap(pair, _context(subject_id))
+        """Return a fresh key, its slot and its wrapped form for the row."""
+        key = self._random(sealing.KEY_BYTES)
+        return key, *self._slots.wrap(key, _context(subject_id))
 
-    def pair(self, connection: sqlite3.Connection, subject_id: str) -> bytes:
-        """Return both keys of a subject that has a row; NotFoundError without, or if erased."""
+    def commitment(self, connection: sqlite3.Connection, subject_id: str) -> bytes:
+        """Return the commitment key, 32 bytes: a `SubjectKey`; NotFoundError, also if erased."""
         with self._lock:
-            if subject_id in self._pairs:
-                self._pairs.move_to_end(subject_id)
-                return self._pairs[subject_id]
+            if subject_id in self._held:
+                self._held.move_to_end(subject_id)
+                return self._held[subject_id]
         row = connection.execute(
             "SELECT slot, key FROM subjects WHERE subject_id = ?", (subject_id,)
         ).fetchone()
         if row is None:
             raise NotFoundError("no subject of that id")
-        pair = self._slots.unwrap(row[0], row[1], _context(subject_id))
+        key = self._slots.unwrap(row[0], row[1], _context(subject_id))
         with self._lock:
             if subject_id not in self._forgotten:
-                self._pairs[subject_id] = pair
-                while len(self._pairs) > _CACHED_KEYS:
-                    self._pairs.popitem(last=False)
-        return pair
+                self._held[subject_id] = key
+                while len(self._held) > _CACHED_KEYS:
+                    self._held.popitem(last=False)
+        return key
 
     def forget(self, subject_id: str) -> None:
-        """Drop unwrapped keys, and never keep them again: the subject is being erased."""
+        """Drop an unwrapped key, and never keep it again: the subject is being erased."""
         with self._lock:
             self._forgotten.add(subject_id)
-            self._pairs.pop(subject_id, None)
-
-    def commitment(self, connection: sqlite3.Connection, subject_id: str) -> bytes:
-        """Return the commitment key, 32 bytes: a `SubjectKey`."""
-        return self.pair(connection, subject_id)[: sealing.KEY_BYTES]
+            self._held.pop(subject_id, None)
 
     def of_event(
         self, connection: sqlite3.Connection, study_id: str, subject_id: str
@@ -90,9 +92,16 @@ class SqliteSubjects:
     """`SubjectStore` over the database."""
 
     def __init__(
-        self, database: Database, keys: KeyStore, subject_keys: SubjectKeys, random: RandomBytes
+        self,
+        database: Database,
+        keys: KeyStore,
+        subject_keys: SubjectKeys,
+        random: RandomBytes,
+        key_of: KeyOf,
     ) -> None:
+        """Take `key_of`: a study's data key inside a transaction."""
         self._database = database
+        self._key_of = key_of
         self._keys = keys
         self._subject_keys = subject_keys
         self._random = random
@@ -139,9 +148,17 @@ class SqliteSubjects:
 
     def facts(self, subject_id: str) -> SubjectFacts:
         """Return what headers said about the person; NotFoundError."""
-        return self._database.read(
-            lambda c: _facts(c, subject_id, self._subject_keys.pair(c, subject_id))
-        )
+
+        def look(c: sqlite3.Connection) -> list[tuple[sealing.Box, str, bytes]]:
+            if c.execute(_KNOWN, (subject_id,)).fetchone() is None:
+                raise NotFoundError("no subject of that id")
+            rows = c.execute(_HEADERS, (subject_id, _LOOK_BACK)).fetchall()
+            return [(self._key_of(c, study), instance, header) for study, instance, header in rows]
+
+        told = SubjectFacts()
+        for box, instance_id, sealed in self._database.read(look):
+            told = _completed(told, unpack(box, instance_id, sealed)[0])
+        return told
 
     def commitment_key(self, subject_id: str) -> bytes:
         """Return the subject's commitment key, 32 bytes; NotFoundError."""
@@ -150,34 +167,20 @@ class SqliteSubjects:
     # --- inside the transaction that files an arrival ------------------------------------------
 
     def enter(
-        self, c: sqlite3.Connection, lookup: str, header: Header, at: int, *, identified: bool
+        self, c: sqlite3.Connection, lookup: str, at: int, *, identified: bool
     ) -> str:
-        """Return the subject of a header whose study is new, making its row for a new patient."""
+        """Return the subject filed under `lookup`, making its row for a new patient."""
         row = c.execute("SELECT subject_id FROM subjects WHERE lookup = ?", (lookup,)).fetchone()
-        if row is None:
-            subject_id, held = new_id(self._random), SubjectFacts()
-            pair, slot, wrapped = self._subject_keys.make(subject_id)
-            c.execute(
-                "INSERT INTO subjects (subject_id, lookup, identified, slot, key, created)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (subject_id, lookup, identified, slot, wrapped, at),
-            )
-        else:
-            subject_id = str(row[0])
-            pair = self._subject_keys.pair(c, subject_id)
-            held = _facts(c, subject_id, pair)
-        told = _told(held, header)
-        if told != held:
-            self._keep(c, subject_id, pair, told)
+        if row is not None:
+            return str(row[0])
+        subject_id = new_id(self._random)
+        _, slot, wrapped = self._subject_keys.make(subject_id)
+        c.execute(
+            "INSERT INTO subjects (subject_id, lookup, identified, slot, key, created)"
+            " VALUES (?, ?, ?, ?, ?, ?)",
+            (subject_id, lookup, identified, slot, wrapped, at),
+        )
         return subject_id
-
-    def _keep(
-        self, c: sqlite3.Connection, subject_id: str, pair: bytes, facts: SubjectFacts
-    ) -> None:
-        plain = json.dumps([facts.birth_date, facts.sex, facts.age, facts.age_on]).encode()
-        box = sealing.Box(pair[sealing.KEY_BYTES :])
-        sealed = box.seal(plain, f"facts {subject_id}", self._random(_NONCE))
-        c.execute("UPDATE subjects SET facts = ? WHERE subject_id = ?", (sealed, subject_id))
 
 
 def subject_of(c: sqlite3.Connection, study_id: str) -> str:
@@ -192,25 +195,11 @@ def _context(subject_id: str) -> bytes:
     return b"subject " + subject_id.encode()
 
 
-def _facts(c: sqlite3.Connection, subject_id: str, pair: bytes) -> SubjectFacts:
-    (sealed,) = c.execute(
-        "SELECT facts FROM subjects WHERE subject_id = ?", (subject_id,)
-    ).fetchone()
-    if not sealed:
-        return SubjectFacts()
-    plain = sealing.Box(pair[sealing.KEY_BYTES :]).open(sealed, f"facts {subject_id}")
-    try:
-        birth_date, sex, age, age_on = json.loads(plain)
-    except ValueError as cause:
-        raise DamagedObjectError("what is stored about a subject cannot be read") from cause
-    return SubjectFacts(birth_date=birth_date, sex=sex, age=age, age_on=age_on)
-
-
-def _told(held: SubjectFacts, header: Header) -> SubjectFacts:
-    """Return the facts after another header; what it leaves empty stays as it was."""
+def _completed(told: SubjectFacts, older: Header) -> SubjectFacts:
+    """Return the facts with what an older header adds to them."""
     return SubjectFacts(
-        birth_date=header.birth_date or held.birth_date,
-        sex=header.sex or held.sex,
-        age=header.age or held.age,
-        age_on=header.study_date if header.age else held.age_on,
+        birth_date=told.birth_date or older.birth_date,
+        sex=told.sex or older.sex,
+        age=told.age or older.age,
+        age_on=told.age_on if told.age else older.study_date * bool(older.age),
     )

@@ -11,9 +11,9 @@ from bedside_edge.ports import Header, JobState, Priority
 from bedside_edge.ports.review import ReviewState
 from bedside_edge.ports.worklist import Answer, Names, WorkRow
 from bedside_edge.store.database import Database
+from bedside_edge.store.headers import unpack
 from bedside_edge.store.jobs import KeyOf
 from bedside_edge.store.sealing import Box
-from bedside_edge.store.studies import unpack
 
 _ROWS: Final = """
   SELECT s.study_id, s.data_key, j.job_id, j.state, j.priority, s.created, j.updated, j.reason,

@@ -1,13 +1,13 @@
 -- Patients as the box knows them, and where their keys lie. Times are milliseconds since 1970, UTC.
--- No identifier stands here: patients are found by keyed hash, what is known of them is sealed.
+-- No identifier stands here: patients are found by keyed hash, what is known of them
+-- stands in the headers of their studies, under the studies' keys.
 
 CREATE TABLE subjects (
   subject_id TEXT PRIMARY KEY,
   lookup TEXT NOT NULL UNIQUE,          -- keyed hash of (issuer, patient id), or of the one study
   identified INTEGER NOT NULL CHECK (identified IN (0, 1)),
   slot INTEGER NOT NULL,                -- key slot that `key` is wrapped under
-  key BLOB NOT NULL,                    -- commitment key and sealing key, bound to subject_id
-  facts BLOB NOT NULL DEFAULT x'',      -- birth date, sex, age; under the sealing key
+  key BLOB NOT NULL,                    -- commitment key, bound to subject_id
   created INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 
