@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -28,10 +29,11 @@ from bedside_edge.dicom.read import PydicomReader
 from bedside_edge.dicom.scp import StorageScp
 from bedside_edge.dicom.ul import AcceptorSettings
 from bedside_edge.outgoing import Outgoing
-from bedside_edge.ports import JobState, Priority
-from bedside_edge.services.access import AccessService
+from bedside_edge.ports import JobState
+from bedside_edge.services.access import LINK_MS
 from bedside_edge.services.analysis import AnalysisService
 from bedside_edge.services.evidence import EvidenceService
+from bedside_edge.services.holdings import Holdings
 from bedside_edge.services.ingest import IngestService
 from bedside_edge.services.outputs import DeliveryState
 from bedside_edge.services.pictures import PictureService
@@ -40,15 +42,9 @@ from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
 from bedside_edge.services.worker import Bell, Jobs, Worker
 from bedside_edge.services.worklist import WorklistService
-from bedside_edge.store.evidence_open import LogSettings
-from bedside_edge.store.objects import DiskLimits
-from bedside_edge.store.rules import CompletionRules, RetryRules
-from bedside_edge.store.state import State, open_state
+from bedside_edge.state_folder import access_service, open_folder
 from bedside_edge.system.clock import SystemClock
-from bedside_edge.system.keys import open_box_keys
-from bedside_edge.system.log_keys import open_log_keys
 from bedside_edge.system.malloc_glibc import keep_freed_memory
-from bedside_edge.system.passwords_argon2 import Argon2Passwords
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.random_os import OsRandom
 from bedside_edge.web.pages import pages_router
@@ -76,15 +72,8 @@ class Box:
             Bell(),
         )
         self.loaded = load_model(config.model)
-        self.state = _open_state(config, folder, self.clock, self.random)
-        self.access = AccessService(
-            self.state.access,
-            Argon2Passwords(),
-            self.clock,
-            self.random,
-            idle_s=config.access.session_idle_s,
-            longest_s=config.access.session_s,
-        )
+        self.state = open_folder(config, folder, self.clock, self.random)
+        self.access = access_service(config, self.state, self.clock, self.random)
         self.evidence = EvidenceService(
             self.state.evidence,
             self.clock,
@@ -131,6 +120,7 @@ class Box:
         self.pictures = PictureService(
             self.state.jobs, self.state.studies, self.state.objects, reader, PillowPicture()
         )
+        self.holdings = Holdings(self.state.holdings, self.state.objects, reader)
         self.workers = [self._worker() for _ in range(self.loaded.opened.plan.streams)]
         self._threads: list[threading.Thread] = []
 
@@ -149,9 +139,12 @@ class Box:
             instances=state.studies.instances,
             overlay=results.overlay,
             outgoing=self.outgoing,
+            holdings=self.holdings,
             worklist=self.worklist,
             pictures=self.pictures,
             alarms=state.studies.alarms,
+            requests=state.requests,
+            changes=state.changes,
             access=self.access,
             health=Health(self),
             clock=self.clock,
@@ -304,6 +297,9 @@ async def _serve(box: Box, ready_file: Path | None) -> None:
         },
         "pid": os.getpid(),
     }
+    if (link := box.access.ensure_setup()) is not None:
+        addresses["setup"] = f"{addresses['http']}/setup?link={link.secret}"
+        _say_setup(str(addresses["setup"]))
     log.info("box ready", extra={"port": listener.getsockname()[1]})
     await server.serve(sockets=[listener])
 
@@ -313,12 +309,21 @@ def _announce(addresses: Mapping[str, object], ready_file: Path | None) -> None:
     if ready_file is not None:
         partial = ready_file.with_name(ready_file.name + ".part")
         try:
+            partial.unlink(missing_ok=True)
+            partial.touch(mode=0o600)  # it may hold the set-up link
             partial.write_text(text)
             partial.replace(ready_file)
         except OSError as cause:
             why = cause.strerror
             raise InvalidInputError(f"the ready file cannot be written: {why}") from cause
     print(text, flush=True)  # noqa: T201  the one line on standard output: where to reach the box
+
+
+def _say_setup(link: str) -> None:
+    """Tell whoever started the box, once, how to become its administrator."""
+    hours = LINK_MS // 3_600_000
+    words = f"nobody has set this box up yet; within {hours} hours open\n  {link}"
+    print(words, file=sys.stderr, flush=True)  # noqa: T201  a link is no log line
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -340,38 +345,6 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:  # other systems than Linux
         return None
     return uvloop.new_event_loop
-
-
-def _open_state(config: Config, folder: Path, clock: SystemClock, random: OsRandom) -> State:
-    rules, sources = config.completion, config.completion.per_source
-    backoff = tuple(int(config.jobs.backoff_s * 1000 * 2**n) for n in range(config.jobs.attempts))
-    return open_state(
-        folder,
-        clock,
-        random,
-        open_box_keys,
-        completion=CompletionRules(
-            quiet_ms=int(rules.quiet_s * 1000),
-            quiet_ms_by_source={
-                ae: int(source.quiet_s * 1000)
-                for ae, source in sources.items()
-                if source.quiet_s is not None
-            },
-            max_wait_ms=int(rules.max_wait_s * 1000),
-            priority_by_source={
-                ae: Priority[source.priority.upper()] for ae, source in sources.items()
-            },
-        ),
-        retries=RetryRules(attempts=config.jobs.attempts, backoff_ms=backoff),
-        disk=DiskLimits(
-            high_watermark=config.disk.high_watermark, min_free_bytes=config.disk.min_free_bytes
-        ),
-        evidence=LogSettings(
-            open_keys=open_log_keys,
-            origin=config.evidence.origin,
-            nightly_quota=config.evidence.nightly_quota,
-        ),
-    )
 
 
 def _acceptor_settings(config: Config, loaded: Loaded) -> AcceptorSettings:

@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 _REPOSITORY = Path(__file__).resolve().parents[2]
 _MODEL = "cxr-opacity"
+_CARD = "card.md"
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +107,7 @@ def load_model(settings: ModelSettings) -> Loaded:
         manifest=package.manifest,
         familiar=package.familiar,
         package_digest=package.digest,
+        card=package.read(_CARD) if _CARD in package.manifest.files else b"",
         engine=opened.engine,
         profile_name=profile.label + ("" if profile is chosen.loaded else "+settings"),
         profile_digest=profile.digest,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
+from bedside_core.access import Action, Actor
 from bedside_core.errors import ConflictingInstanceError, NotFoundError, WrongStateError
 from bedside_core.findings import Check, Rule
 from bedside_core.manifest import Manifest
@@ -38,11 +39,14 @@ from bedside_edge.services.worklist import WorklistService
 from support.asgi_client import AsgiClient
 from support.fake_engine import TINY_IO, FakeEngine
 from support.memory_access import MemoryAccess, QuickPasswords
+from support.memory_following import MemoryChanges, MemoryRequests
 from support.memory_deployments import MemoryDeployments
 from support.memory_worklist import MemoryWorkRows
 from support.sample_manifest import manifest_fields
 
 HERE = "http://127.0.0.1:8642"
+# whom the transport knows, as by a client's certificate; tests of access control do without
+PEER = Actor(actor_id="system:peer", name="peer", actions=frozenset(Action))
 NOW = 1_700_000_000_000
 
 RULES = """
@@ -70,6 +74,7 @@ class FakeModel:
     engine: FakeEngine = field(default_factory=FakeEngine)
     package_digest: str = "sha256:" + "1" * 64
     profile_name: str = "tests/memory"
+    card: bytes = b"# Sample\n\nFor tests.\n"
 
 
 class FakeAnalysis:
@@ -309,7 +314,7 @@ class FixedClock:
 class HttpBox:
     """An application over fakes, with a client; `with HttpBox() as box` runs its lifespan."""
 
-    def __init__(self, outgoing: Any = None, **settings: Any) -> None:
+    def __init__(self, outgoing: Any = None, *, known_peer: bool = True, **settings: Any) -> None:
         self.jobs = FakeJobs()
         self.queue = self.jobs.queue
         self.ingest = FakeIngest(self.queue)
@@ -332,6 +337,7 @@ class HttpBox:
         self.fail_open: Exception | None = None
         self.pictures: dict[str, bytes] = {}
         self.metrics = Metrics()
+        self.requests, self.changes = MemoryRequests(), MemoryChanges()
         self._counter = 0
         self.passwords = QuickPasswords()
         self.access = AccessService(MemoryAccess(), self.passwords, FixedClock(), self._bytes)
@@ -349,12 +355,20 @@ class HttpBox:
             pictures=cast("Any", None),  # pages that show pixels are tested over a real box
             overlay=self._overlay,
             alarms=lambda: self.alarms,
+            requests=self.requests,
+            changes=self.changes,
             access=self.access,
             health=self.health,
             clock=FixedClock(),
             random=self._bytes,
         )
-        self.app = create_app(services, Http(**settings), inference_workers=2, metrics=self.metrics)
+        self.app = create_app(
+            services,
+            Http(**settings),
+            inference_workers=2,
+            metrics=self.metrics,
+            actor_from_scope=(lambda _: PEER) if known_peer else None,
+        )
         self.client = AsgiClient(self.app, HERE)
 
     def __enter__(self) -> "HttpBox":

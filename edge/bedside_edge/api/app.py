@@ -14,6 +14,7 @@ from fastapi.responses import Response
 from fastapi.telemetry import TelemetryConfig
 from starlette.exceptions import HTTPException
 
+from bedside_core.access import Action
 from bedside_core.errors import (
     BedsideError,
     InvalidInputError,
@@ -22,16 +23,25 @@ from bedside_core.errors import (
     NotFoundError,
 )
 from bedside_edge.api import analyze, explain, infer, repository, stow
+from bedside_edge.api.auth import ActorFromScope, Authenticator
+from bedside_edge.api.doors import Doors
 from bedside_edge.api.errors import error_reply
+from bedside_edge.api.following import Following
 from bedside_edge.api.metrics import Metrics
+from bedside_edge.api.once import Once
 from bedside_edge.api.openapi import document
 from bedside_edge.api.pool import WorkPool, close_pools
 from bedside_edge.api.reply import Reply
 from bedside_edge.api.routes import health_router, jobs_router, results_router
+from bedside_edge.api.routes_card import card_router
+from bedside_edge.api.routes_events import events_router
 from bedside_edge.api.routes_models import models_router
 from bedside_edge.api.routes_outputs import outputs_router
+from bedside_edge.api.routes_qido import qido_router
+from bedside_edge.api.routes_reviews import reviews_router
 from bedside_edge.api.routes_rules import rules_router
 from bedside_edge.api.routes_v2 import v2_router
+from bedside_edge.api.routes_wado import wado_router
 from bedside_edge.api.routes_worklist import worklist_router
 from bedside_edge.api.services import Services
 from bedside_edge.api.shell import HotRoute, Shell
@@ -67,6 +77,7 @@ def create_app(
     inference_workers: int = 1,
     metrics: Metrics | None = None,
     pages: Pages | None = None,
+    actor_from_scope: ActorFromScope | None = None,
 ) -> FastAPI:
     """Return the application over the given services.
 
@@ -75,6 +86,7 @@ def create_app(
         settings: section `[http]` of the settings.
         inference_workers: threads that run the model, as the hardware profile says.
         metrics: where it counts; handed in when others count there too.
+        actor_from_scope: what the transport knows of its peer, where it knows something.
         pages: makes the routes for people from the services and two pools: rows, and waiting.
     """
     settings, metrics = settings or Http(), metrics or Metrics()
@@ -89,7 +101,7 @@ def create_app(
         stops.begin()
         close_pools((waiting, inference, storage), _CLOSE_S)
 
-    app = _framework(services, storage, inference, waiting, metrics, lifespan)
+    app = _framework(services, storage, inference, waiting, metrics, lifespan, stops)
     if pages is not None:
         app.include_router(pages(services, storage, waiting))
     analyzer = analyze.AnalyzeHandler(
@@ -107,32 +119,40 @@ def create_app(
                 "/v2/models/{model}/infer",
                 infer.PATH,
                 infer.InferHandler(services.models, inference, metrics, settings),
+                Action.INFER,
             ),
             HotRoute(
                 "/v2/models/{model}/explain",
                 explain.PATH,
                 explain.ExplainHandler(services.models, inference, metrics, settings),
+                Action.INFER,
             ),
             HotRoute(
                 "/v2/repository/index",
                 repository.INDEX_PATH,
                 repository.IndexHandler(services.models, storage, settings),
+                Action.MONITOR,
             ),
             HotRoute(
                 "/v2/repository/models/{model}/{change}",
                 repository.CHANGE_PATH,
                 repository.ChangeHandler(services.models, waiting, settings),
+                Action.MANAGE_MODELS,
             ),
             HotRoute(
                 "/dicom-web/studies",
                 stow.PATH,
                 stow.StowHandler(services.ingest, storage, metrics, settings),
+                Action.STORE,
             ),
-            HotRoute("/api/v1/studies:analyze", analyze.PATH, analyzer),
+            HotRoute("/api/v1/studies:analyze", analyze.PATH, analyzer, Action.ANALYZE),
         ],
+        doors=Doors(lambda: app.routes),
+        authenticator=Authenticator(services.access, actor_from_scope),
         metrics=metrics,
         random=services.random,
         stopping=stops,
+        names=settings.names,
     )
     app.state.stop = stops.begin
     plain = app.openapi
@@ -147,6 +167,7 @@ def _framework(
     waiting: WorkPool,
     metrics: Metrics,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
+    stopping: Callable[[], bool] = bool,
 ) -> FastAPI:
     """Return FastAPI with the routes that are not hot; the arguments are used when called."""
     app = FastAPI(
@@ -157,6 +178,7 @@ def _framework(
         redoc_url=None,
         telemetry=_NO_TELEMETRY,
     )
+    once = Once(services)
     for router in (
         health_router(services, storage, metrics),
         jobs_router(services, storage),
@@ -165,6 +187,11 @@ def _framework(
         v2_router(services, storage),
         rules_router(services, storage),
         models_router(services, waiting),
+        card_router(services, storage),
+        reviews_router(services, storage, once),
+        events_router(services, storage, Following(services, storage, stopping)),
+        qido_router(services, storage),
+        wado_router(services, storage),
         worklist_router(services, storage),
     ):
         app.include_router(router)

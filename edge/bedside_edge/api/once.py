@@ -14,8 +14,7 @@ from fastapi import Header, Request
 from bedside_core.access import Actor
 from bedside_core.errors import InvalidRequestError
 from bedside_edge.api.guard import actor_of
-from bedside_edge.ports import Clock
-from bedside_edge.ports.requests import RequestStore
+from bedside_edge.api.services import Services
 
 IdempotencyKey = Annotated[
     str,
@@ -30,12 +29,10 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 class Once:
     """Carries requests out at most once per key. Methods block."""
 
-    def __init__(self, requests: RequestStore, clock: Clock) -> None:
-        self._requests, self._clock = requests, clock
+    def __init__(self, services: Services) -> None:
+        self._services = services
 
-    def do(
-        self, actor: Actor, route: str, key: str, asked: bytes, work: Callable[[], str]
-    ) -> str:
+    def do(self, actor: Actor, route: str, key: str, asked: bytes, work: Callable[[], str]) -> str:
         """Return what `work` returned, now or the first time it was asked under this key.
 
         Args:
@@ -53,15 +50,16 @@ class Once:
             return work()
         if not _KEY.fullmatch(key):
             raise InvalidRequestError("an Idempotency-Key has 1 to 255 visible ASCII characters")
-        known = self._requests.begin(actor.actor_id, route, key, asked, self._clock.now())
+        requests, now = self._services.requests, self._services.clock.now()
+        known = requests.begin(actor.actor_id, route, key, asked, now)
         if known:
             return known
         try:
             subject = work()
         except BaseException:
-            self._requests.forget(actor.actor_id, route, key)
+            requests.forget(actor.actor_id, route, key)
             raise
-        self._requests.finish(actor.actor_id, route, key, subject)
+        requests.finish(actor.actor_id, route, key, subject)
         return subject
 
 

@@ -26,7 +26,10 @@ from bedside_edge.ports import (
     Way,
 )
 from bedside_edge.services.access import AccessService
+from bedside_edge.ports.events import ChangeFeed
+from bedside_edge.ports.requests import RequestStore
 from bedside_edge.services.delivery import Deliveries
+from bedside_edge.services.holdings import Holdings
 from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.publish import PublishService
 from bedside_edge.services.pull import PullService
@@ -103,6 +106,11 @@ class ServedModel(Protocol):
     @property
     def engine(self) -> Engine:
         """The compiled model; its `info` is read back, not asked for."""
+        ...
+
+    @property
+    def card(self) -> bytes:
+        """The package's card, Markdown; empty when it has none."""
         ...
 
     @property
@@ -358,10 +366,13 @@ class Services:
     rollout: Rollout
     instances: Callable[[str], Sequence[Instance]]  # of a held study; NotFoundError
     outgoing: Outgoing
+    holdings: Holdings  # what DICOMweb searches and retrieves
     worklist: WorklistService
     pictures: PictureService
     overlay: Callable[[str], bytes]  # result id -> PNG; NotFoundError, WrongStateError (refused)
     alarms: Callable[[], list[Alarm]]
+    requests: RequestStore  # under an Idempotency-Key
+    changes: ChangeFeed
     access: AccessService
     health: Health
     clock: Clock

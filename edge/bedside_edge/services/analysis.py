@@ -55,6 +55,7 @@ class Model:
     engine: Engine
     profile_name: str
     profile_digest: str
+    card: bytes = field(repr=False, default=b"")  # Markdown, as it stands in the package
     site_rule: Rule | None = None  # the hospital's threshold in place of the package's
 
     @property
