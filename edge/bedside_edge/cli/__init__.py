@@ -19,6 +19,7 @@ from bedside_core.errors import BedsideError, InvalidInputError, InvalidRulesErr
 from bedside_core.manifest import Manifest
 from bedside_core.routing import Rules
 from bedside_edge.cli import destinations as destinations_cli
+from bedside_edge.cli import evidence as evidence_cli
 from bedside_edge.config import Config, load_config
 from bedside_edge.config import Model as ModelSettings
 from bedside_edge.logs import set_up_logging
@@ -35,6 +36,8 @@ _HINTS = {
     "invalid-package": "manifest.json says what it holds; fetch a damaged one again, never edit it",
     "invalid-profile": "--profile takes a file, like hw_profiles/generic/x86-64-v3.toml",
     "store-unavailable": "the state folder is one that this user may write, for one box at a time",
+    "evidence-damaged": "`bedside-edge evidence check` says where; keep the disk as it is, "
+    "compare with the hub's copy, and restore",
     "disk-full": "free space, or lower [disk] min_free_bytes if you know why",
 }
 
@@ -499,6 +502,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 cli.add_command(destinations_cli.destinations)
 cli.add_command(destinations_cli.deliveries)
+cli.add_command(evidence_cli.evidence)
 
 
 def main() -> None:
