@@ -275,6 +275,25 @@ class EvidenceDamagedError(UnavailableError):
     code = "evidence-damaged"
 
 
+class LegalHoldError(RefusedError):
+    """The study is stored but not processed until a legal hold is released; it is not erased."""
+
+    code = "legal-hold"
+    status = 409
+
+
+class InvalidBackupError(InvalidInputError):
+    """A backup is incomplete, changed, of another box, or does not open with that passphrase."""
+
+    code = "invalid-backup"
+
+
+class InvalidCertificateError(InvalidInputError):
+    """A deletion certificate cannot be read, or says something else than its log entry."""
+
+    code = "invalid-certificate"
+
+
 class NotFoundError(InvalidInputError):
     """Nothing is held under that identifier."""
 
@@ -525,3 +544,25 @@ class InternalError(UnavailableError):
 
     code = "internal"
     status = 500
+
+
+# --- between hospitals -----------------------------------------------------------------------
+
+
+class InvalidMessageError(InvalidInputError):
+    """A message, manifest or roster entry of the nightly sync is malformed or out of order."""
+
+    code = "invalid-message"
+
+
+class ManifestRefusedError(RefusedError):
+    """This box does not take part in the round; `reason` is the rule that says so."""
+
+    code = "manifest-refused"
+
+
+class RoundRefusedError(RefusedError):
+    """A helper or hub refuses a step of a round: it would open what must stay closed."""
+
+    code = "round-refused"
+    status = 409

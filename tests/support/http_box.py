@@ -41,6 +41,7 @@ from support.fake_engine import TINY_IO, FakeEngine
 from support.memory_access import MemoryAccess, QuickPasswords
 from support.memory_following import MemoryChanges, MemoryRequests
 from support.memory_deployments import MemoryDeployments
+from support.memory_holdings import MemoryHoldings, holdings_over
 from support.memory_worklist import MemoryWorkRows
 from support.sample_manifest import manifest_fields
 
@@ -315,6 +316,7 @@ class HttpBox:
     """An application over fakes, with a client; `with HttpBox() as box` runs its lifespan."""
 
     def __init__(self, outgoing: Any = None, *, known_peer: bool = True, **settings: Any) -> None:
+        self.peer = PEER if known_peer else None  # whoever the transport knows; tests may change it
         self.jobs = FakeJobs()
         self.queue = self.jobs.queue
         self.ingest = FakeIngest(self.queue)
@@ -336,6 +338,7 @@ class HttpBox:
         self.opened: list[FakeAnalysis] = []
         self.fail_open: Exception | None = None
         self.pictures: dict[str, bytes] = {}
+        self.memory = MemoryHoldings()  # what DICOMweb finds
         self.metrics = Metrics()
         self.requests, self.changes = MemoryRequests(), MemoryChanges()
         self._counter = 0
@@ -351,6 +354,7 @@ class HttpBox:
             rollout=self.routing.rollout,
             instances=self._instances,
             outgoing=outgoing,
+            holdings=holdings_over(self.memory),
             worklist=WorklistService(self.work_rows),
             pictures=cast("Any", None),  # pages that show pixels are tested over a real box
             overlay=self._overlay,
@@ -367,7 +371,7 @@ class HttpBox:
             Http(**settings),
             inference_workers=2,
             metrics=self.metrics,
-            actor_from_scope=(lambda _: PEER) if known_peer else None,
+            actor_from_scope=lambda _: self.peer,
         )
         self.client = AsgiClient(self.app, HERE)
 

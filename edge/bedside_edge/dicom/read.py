@@ -25,6 +25,7 @@ from bedside_core.errors import (
     MultiFrameError,
     NoPixelsError,
     NotDicomError,
+    NotFoundError,
     RefusedError,
     TooLargeError,
     UndecodableTransferSyntaxError,
@@ -95,6 +96,39 @@ class PydicomReader:
             self._refuse_undecodable(header)
             stored = _without_unused_bits(next(self._decoded(header)), header.integer("BitsStored"))
             return meaning.frame(stored)
+
+    def stored(
+        self, data: bytes, number: int | None = None
+    ) -> tuple[Attributes, list[NDArray[np.generic]]]:
+        """Return the header and stored values of one frame, or of all: for retrieval.
+
+        Args:
+            data: the object.
+            number: which frame, from 1; None for all of them.
+
+        Raises:
+            NotFoundError: the object has no such frame.
+            RefusedError: a leaf says why the pixels cannot be decoded.
+            NotDicomError: the bytes are no DICOM object.
+        """
+        with muted_warnings():
+            header = self._open(data)
+            self._refuse_without_pixels(header)
+            frames = max(1, header.integer("NumberOfFrames", 1))
+            if number is not None and not 1 <= number <= frames:
+                raise NotFoundError("the object has no such frame")
+            self._refuse_undecodable(header)
+            only = None if number is None else number - 1
+            return header, list(self._decoded(header, only))
+
+    def decodes(self, transfer_syntax_uid: str) -> bool:
+        """Tell whether there is a decoder for a transfer syntax."""
+        if transfer_syntax_uid in _NATIVE_SYNTAXES:
+            return True
+        try:
+            return bool(get_decoder(transfer_syntax_uid).is_available)
+        except NotImplementedError:
+            return False
 
     def pixel_digest(self, data: bytes) -> str:
         """Return sha256 over every frame's stored values, their shape, type and grey meaning.
@@ -198,25 +232,24 @@ class PydicomReader:
         syntax = header.transfer_syntax_uid
         if syntax in _NATIVE_SYNTAXES:
             return
-        try:
-            available = get_decoder(syntax).is_available
-        except NotImplementedError:
-            available = False
+        available = self.decodes(syntax)
         # gdcm and Pillow register for JPEG Extended but read its 8-bit form only.
         twelve_bit = syntax == _JPEG_EXTENDED and header.integer("BitsStored") > 8
         if not available or twelve_bit:
             named = syntax if syntax.startswith("1.2.840.10008.") else "(private)"
             raise UndecodableTransferSyntaxError(f"no decoder here for transfer syntax {named}")
 
-    def _decoded(self, header: Attributes) -> Iterator[NDArray[np.generic]]:
-        """Yield every frame's stored values in native byte order.
+    def _decoded(
+        self, header: Attributes, only: int | None = None
+    ) -> Iterator[NDArray[np.generic]]:
+        """Yield every frame's stored values in native byte order, or those of one (from 0).
 
         Raises:
             CorruptPixelsError: a frame is missing or cannot be decoded.
         """
         syntax, frames = header.transfer_syntax_uid, max(1, header.integer("NumberOfFrames", 1))
         if syntax in _NATIVE_SYNTAXES:
-            for index in range(frames):
+            for index in range(frames) if only is None else (only,):
                 yield _native_frame(header, index)
             return
         description: dict[str, int | str] = {
@@ -230,7 +263,9 @@ class PydicomReader:
             "bits_stored": header.integer("BitsStored"),
             "pixel_representation": header.integer("PixelRepresentation", 0),
         }
-        for coded in _coded_frames(header, frames):
+        for index, coded in enumerate(_coded_frames(header, frames)):
+            if only not in (None, index):
+                continue
             if syntax == _RLE:
                 yield _rle_frame(coded, description)
             else:
