@@ -44,14 +44,14 @@ def accepted(request: Request) -> list[MediaRange]:
     """Return what the client accepts, best first; everything when it does not say."""
     text = request.query_params.get("accept") or ",".join(request.headers.getlist("accept"))
     found = [_range(one) for one in _RANGE.findall(text[:_LONGEST])[:_MOST] if one.strip()]
-    found = [one for one in found if one.quality > 0]
+    found = [one for one in found if one.media and one.quality > 0]
     if text.strip() and not found:
         raise NotAcceptableError("nothing is acceptable to the client")
     return sorted(found, key=lambda one: -one.quality) or [MediaRange(media=_ANY)]
 
 
 def _range(text: str) -> MediaRange:
-    media, *rest = (part.strip() for part in _PART.findall(text))
+    media, *rest = [part.strip() for part in _PART.findall(text)] or [""]
     parameters = {}
     for one in rest:
         name, _, value = one.partition("=")
