@@ -4,8 +4,9 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from bedside_core.errors import NotFoundError
+from bedside_edge.api.auth import safe_next
 from bedside_edge.web import language
-from bedside_edge.web.site import PageRoute, asset_response, local_path
+from bedside_edge.web.site import PageRoute, asset_response
 
 _YEAR_S = 31_536_000
 
@@ -25,7 +26,7 @@ def site_router() -> APIRouter:
     async def switch(request: Request, code: str, next: str = "/") -> Response:  # noqa: A002
         if code not in language.LANGUAGES:
             raise NotFoundError("no such language")
-        answer = RedirectResponse(local_path(next), 303)
+        answer = RedirectResponse(safe_next(next), 303)
         answer.set_cookie(
             language.COOKIE,
             code,
