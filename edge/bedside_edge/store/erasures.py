@@ -1,0 +1,418 @@
+"""Erasures and legal holds in SQLite; the order of steps is the service's (services/erasure.py)."""
+
+import json
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from bedside_core.erasure import Destroyed, refs_of, rows
+from bedside_core.errors import LegalHoldError, NotFoundError, WrongStateError
+from bedside_core.evidence.entry import Kind
+from bedside_edge.ports import RandomBytes
+from bedside_edge.ports.erasure import (
+    Elsewhere,
+    Erasure,
+    ErasurePlan,
+    ErasureScope,
+    ErasureState,
+    Hold,
+)
+from bedside_edge.ports.evidence import Event, Record
+from bedside_edge.ports.slots import KeySlots
+from bedside_edge.store import erasable
+from bedside_edge.store.database import Database
+from bedside_edge.store.jobs import KeyOf
+from bedside_edge.store.reslot import keep_mark, mark_of
+from bedside_edge.store.rules import new_id
+
+Forget = Callable[[sqlite3.Connection, str, str], object]
+"""Destroy what the log keeps outside itself about (study id, subject id), one of them empty."""
+
+_SELECT: Final = """
+  SELECT erasure_id, scope, target, state, reason, actor, at, done_at, studies, slots, objects,
+         elsewhere, entry FROM erasures """
+_HOLDS: Final = """
+  SELECT hold_id, study_id, reason, actor, at, review_at, released_at, released_by FROM holds
+  WHERE (?1 = '' OR study_id = ?1) AND (?2 OR released_at = 0) ORDER BY seq"""
+_IN: Final = "IN (SELECT value FROM json_each(?1))"
+_COUNTS: Final = f"""
+  SELECT (SELECT count(*) FROM instances WHERE study_id {_IN})
+         + (SELECT count(*) FROM outputs WHERE study_id {_IN}),
+         (SELECT coalesce(sum(size), 0) FROM instances WHERE study_id {_IN})
+         + (SELECT coalesce(sum(size), 0) FROM outputs WHERE study_id {_IN}),
+         (SELECT count(*) FROM results WHERE study_id {_IN}),
+         (SELECT count(*) FROM jobs WHERE study_id {_IN}
+          AND state IN ('collecting', 'ready', 'running')),
+         (SELECT count(*) FROM deliveries WHERE study_id {_IN} AND state = 'waiting')"""
+_FILES: Final = f"""
+  SELECT object_name FROM instances WHERE study_id {_IN}
+  UNION ALL SELECT object_name FROM outputs WHERE study_id {_IN}"""
+_SENT: Final = f"""
+  SELECT d.destination, d.state = 'delivered', o.study_id, o.output_id, o.header
+  FROM deliveries AS d JOIN outputs AS o USING (output_id)
+  WHERE o.study_id {_IN} AND d.attempts > 0 ORDER BY d.destination, d.seq"""
+_SLOTS: Final = f"SELECT slot FROM studies WHERE study_id {_IN}"
+_HELD: Final = f"SELECT DISTINCT study_id FROM holds WHERE study_id {_IN} AND released_at = 0"
+_STOP_JOBS: Final = """
+  UPDATE jobs SET state = 'cancelled', lease = '', updated = ?2
+  WHERE study_id = ?1 AND state IN ('collecting', 'ready', 'running')"""
+_STOP_DELIVERIES: Final = """
+  UPDATE deliveries SET state = 'withdrawn', updated = ?2 WHERE study_id = ?1 AND state = 'waiting'"""
+_STOP_PUBLICATIONS: Final = """
+  UPDATE publications SET state = 'dead', reason = 'erased' WHERE state = 'waiting'
+  AND result_id IN (SELECT result_id FROM results WHERE study_id = ?)"""
+_PAUSE_RUNNING: Final = """
+  UPDATE jobs SET state = 'ready', lease = '', updated = ?2, attempts = max(0, attempts - 1)
+  WHERE study_id = ?1 AND state = 'running'"""
+
+
+class SqliteErasures:
+    """`ErasureStore` over the database."""
+
+    def __init__(
+        self,
+        database: Database,
+        slots: KeySlots,
+        key_of: KeyOf,
+        random: RandomBytes,
+        *,
+        record: Record,
+        forget: Forget,
+        drop_keys: Callable[[Sequence[str], str], None],
+    ) -> None:
+        """Open erasures over a database.
+
+        Args:
+            database: where they and everything else stand.
+            slots: where the keys lie.
+            key_of: a study's data key inside a transaction.
+            random: where ids come from.
+            record: appends to the evidence log inside a transaction.
+            forget: see `Forget`.
+            drop_keys: drops the unwrapped keys of (studies, subject or empty) from memory.
+        """
+        self._database, self._slots, self._key_of = database, slots, key_of
+        self._random, self._record = random, record
+        self._forget, self._drop_keys = forget, drop_keys
+
+    # --- before ----------------------------------------------------------------------------------
+
+    def plan(self, scope: ErasureScope, target: str, studies: Sequence[str] = ()) -> ErasurePlan:
+        """Say what an erasure would destroy; NotFoundError."""
+
+        def look(c: sqlite3.Connection) -> ErasurePlan:
+            named = _studies(c, scope, target, studies)
+            wanted = (json.dumps(named),)
+            objects, size, results, jobs, deliveries = c.execute(_COUNTS, wanted).fetchone()
+            return ErasurePlan(
+                scope=scope,
+                target=target,
+                studies=tuple(named),
+                objects=objects,
+                size=size,
+                results=results,
+                open_jobs=jobs,
+                open_deliveries=deliveries,
+                elsewhere=self._sent(c, named),
+                held=tuple(study for (study,) in c.execute(_HELD, wanted)),
+            )
+
+        return self._database.read(look)
+
+    def intend(
+        self, plan: ErasurePlan, *, reason: str, actor: str, at: int, despite_holds: bool = False
+    ) -> Erasure:
+        """Begin: cut the studies off from what arrives, cancel their jobs and deliveries."""
+        refs_of((), studies=0, reason=reason)  # a reason nobody knows is refused before anything
+        subject = plan.target if plan.scope is ErasureScope.SUBJECT else ""
+
+        def begin(c: sqlite3.Connection) -> str:
+            named = _studies(c, plan.scope, plan.target, plan.studies)
+            wanted = (json.dumps(named),)
+            if not despite_holds and c.execute(_HELD, wanted).fetchone():
+                raise LegalHoldError("a study is under legal hold; release it first")
+            slots = [slot for (slot,) in c.execute(_SLOTS, wanted)]
+            alone = _alone(c, named) if not subject else [subject]
+            for name in alone:
+                slots += c.execute(
+                    "SELECT slot FROM subjects WHERE subject_id = ?", (name,)
+                ).fetchone()
+                c.execute(
+                    "UPDATE subjects SET lookup = 'erased ' || subject_id WHERE subject_id = ?",
+                    (name,),
+                )
+            sent = [[e.destination, e.count, e.arrived] for e in self._sent(c, named)]
+            for study_id in named:
+                erasable.cut_off(c, study_id)
+                c.execute(_STOP_JOBS, (study_id, at))
+                c.execute(_STOP_DELIVERIES, (study_id, at))
+                c.execute(_STOP_PUBLICATIONS, (study_id,))
+            erasure_id = new_id(self._random)
+            c.execute(
+                "INSERT INTO erasures (erasure_id, scope, target, state, reason, actor, at,"
+                " studies, slots, elsewhere) VALUES (?, ?, ?, 'intended', ?, ?, ?, ?, ?, ?)",
+                (
+                    erasure_id,
+                    plan.scope,
+                    plan.target,
+                    reason,
+                    actor,
+                    at,
+                    json.dumps(named),
+                    json.dumps(sorted(slots)),
+                    json.dumps(sent),
+                ),
+            )
+            return erasure_id
+
+        begun = self.erasure(self._database.write(begin))
+        self._drop_keys(begun.studies, subject)
+        return begun
+
+    def files(self, erasure_id: str) -> list[str]:
+        """Return the names of the files of an erasure whose rows are still there."""
+
+        def look(c: sqlite3.Connection) -> list[str]:
+            wanted = (json.dumps(_one(c, erasure_id).studies),)
+            return sorted(name for (name,) in c.execute(_FILES, wanted))
+
+        return self._database.read(look)
+
+    # --- the point of no return ------------------------------------------------------------------
+
+    def remove(self, erasure_id: str, objects: Sequence[Destroyed], at: int) -> Erasure:
+        """Delete every row of the studies and write the log's entry, in one transaction."""
+        mark = self._slots.mark()
+
+        def delete(c: sqlite3.Connection) -> None:
+            erasure = _one(c, erasure_id)
+            if erasure.state is not ErasureState.INTENDED:
+                return
+            alone = _alone(c, erasure.studies)
+            for study_id in erasure.studies:
+                self._forget(c, study_id, "")
+                erasable.delete_study(c, study_id)
+            gone = [erasure.target] if erasure.scope is ErasureScope.SUBJECT else alone
+            for subject_id in gone:
+                self._forget(c, "", subject_id)
+                erasable.delete_subject(c, subject_id)
+            refs = refs_of(objects, studies=len(erasure.studies), reason=erasure.reason)
+            entry = self._record(c, Event(kind=Kind.ERASURE, actor=erasure.actor, refs=refs))
+            c.execute(
+                "UPDATE erasures SET state = 'removed', objects = ?, entry = ?"
+                " WHERE erasure_id = ?",
+                (json.dumps(rows(objects)), entry, erasure_id),
+            )
+            keep_mark(c, mark)
+
+        self._database.write(delete)
+        return self.erasure(erasure_id)
+
+    def scrub(self) -> bool:
+        """Leave nothing of deleted rows in the database's files; False: a reader is in the way."""
+        return self._database.scrub()
+
+    def end(self, erasure_id: str, at: int) -> Erasure:
+        """Everything is gone."""
+        self._database.write(
+            lambda c: c.execute(
+                "UPDATE erasures SET state = 'done', done_at = ? WHERE erasure_id = ?"
+                " AND state = 'removed'",
+                (at, erasure_id),
+            )
+        )
+        return self.erasure(erasure_id)
+
+    # --- afterwards, and after a restore ---------------------------------------------------------
+
+    def unfinished(self) -> list[Erasure]:
+        """Return erasures that are not done, oldest first."""
+        return self._list("WHERE state <> 'done' ORDER BY seq", ())
+
+    def erasure(self, erasure_id: str) -> Erasure:
+        """Return one erasure; NotFoundError."""
+        return self._database.read(lambda c: _one(c, erasure_id))
+
+    def erasures(self, *, target: str = "", limit: int = 100) -> list[Erasure]:
+        """Return erasures, newest first."""
+        where = "WHERE ?1 = '' OR target = ?1 ORDER BY seq DESC LIMIT ?2"
+        return self._list(where, (target, max(0, limit)))
+
+    def out_of_step(self) -> bool:
+        """Tell whether database and key slots were not written by the same past (a restore)."""
+        return self._database.read(mark_of) != self._slots.mark()
+
+    def destroyed_slots(self) -> list[int]:
+        """Return the slots the database knows to be destroyed."""
+        known = self._list("WHERE state <> 'intended'", ())
+        return sorted({slot for erasure in known for slot in erasure.slots})
+
+    def without_key(self) -> tuple[list[str], list[str]]:
+        """Return studies and subjects whose slot is destroyed while their rows are here."""
+
+        def look(c: sqlite3.Connection) -> tuple[list[str], list[str]]:
+            gone = self._slots.is_destroyed
+            studies = c.execute("SELECT study_id, slot FROM studies ORDER BY created, study_id")
+            subjects = c.execute("SELECT subject_id, slot FROM subjects ORDER BY created")
+            return [n for n, slot in studies if gone(slot)], [n for n, s in subjects if gone(s)]
+
+        return self._database.read(look)
+
+    def in_step(self) -> None:
+        """Note that database and key slots agree."""
+        mark = self._slots.mark()
+        self._database.write(lambda c: keep_mark(c, mark))
+
+    # --- legal hold ------------------------------------------------------------------------------
+
+    def hold(self, study_id: str, *, reason: str, actor: str, at: int, review_at: int) -> Hold:
+        """Put a study under legal hold; its running job ends without a result. NotFoundError."""
+        hold_id = new_id(self._random)
+
+        def put(c: sqlite3.Connection) -> None:
+            _studies(c, ErasureScope.STUDY, study_id, ())
+            c.execute(
+                "INSERT INTO holds (hold_id, study_id, reason, actor, at, review_at)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (hold_id, study_id, reason, actor, at, review_at),
+            )
+            c.execute(_PAUSE_RUNNING, (study_id, at))
+            self._record(c, _held(actor, study_id, "legal-hold", review_at))
+
+        self._database.write(put)
+        return next(h for h in self.holds(study_id=study_id) if h.hold_id == hold_id)
+
+    def release(self, hold_id: str, *, actor: str, at: int) -> Hold:
+        """End a hold; NotFoundError, WrongStateError when it is released already."""
+
+        def end(c: sqlite3.Connection) -> str:
+            row = c.execute(
+                "SELECT study_id, released_at FROM holds WHERE hold_id = ?", (hold_id,)
+            ).fetchone()
+            if row is None:
+                raise NotFoundError("no hold of that id")
+            if row[1]:
+                raise WrongStateError("the hold is released already")
+            c.execute(
+                "UPDATE holds SET released_at = ?, released_by = ? WHERE hold_id = ?",
+                (at, actor, hold_id),
+            )
+            self._record(c, _held(actor, row[0], "legal-hold-released", at))
+            return str(row[0])
+
+        study_id = self._database.write(end)
+        held = self.holds(study_id=study_id, released=True)
+        return next(h for h in held if h.hold_id == hold_id)
+
+    def holds(self, *, study_id: str = "", released: bool = False) -> list[Hold]:
+        """Return holds, oldest first; released ones only if asked."""
+        found = self._database.read(
+            lambda c: c.execute(_HOLDS, (study_id, int(released))).fetchall()
+        )
+        return [
+            Hold(
+                hold_id=row[0],
+                study_id=row[1],
+                reason=row[2],
+                actor=row[3],
+                at=row[4],
+                review_at=row[5],
+                released_at=row[6],
+                released_by=row[7],
+            )
+            for row in found
+        ]
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _list(self, where: str, values: tuple[Any, ...]) -> list[Erasure]:
+        found = self._database.read(lambda c: c.execute(_SELECT + where, values).fetchall())
+        return [_erasure(row) for row in found]
+
+    def _sent(self, c: sqlite3.Connection, studies: Sequence[str]) -> tuple[Elsewhere, ...]:
+        """Return what went to archives; UIDs where the key still opens them."""
+        sent: dict[tuple[str, bool], list[str]] = {}
+        for destination, arrived, study_id, output_id, header in c.execute(
+            _SENT, (json.dumps(list(studies)),)
+        ).fetchall():
+            try:
+                plain = self._key_of(c, study_id).open(header, f"output {output_id}")
+                uid = str(json.loads(plain)["instance"])
+            except NotFoundError:
+                uid = ""
+            sent.setdefault((destination, bool(arrived)), []).append(uid)
+        return tuple(
+            Elsewhere(
+                destination=destination,
+                arrived=arrived,
+                count=len(uids),
+                objects=tuple(uid for uid in uids if uid),
+            )
+            for (destination, arrived), uids in sent.items()
+        )
+
+
+def _held(actor: str, study_id: str, what: str, until: int) -> Event:
+    payload = json.dumps({"study": study_id, "until": until}, sort_keys=True).encode()
+    return Event(
+        kind=Kind.DECISION, actor=actor, study_id=study_id, payload=payload, refs={"code": what}
+    )
+
+
+def _studies(
+    c: sqlite3.Connection, scope: ErasureScope, target: str, studies: Sequence[str]
+) -> list[str]:
+    """Return the studies of a target that exist; NotFoundError when the target does not."""
+    if scope is ErasureScope.SUBJECT:
+        if not c.execute("SELECT 1 FROM subjects WHERE subject_id = ?", (target,)).fetchone():
+            raise NotFoundError("no patient of that id")
+        query, values = "SELECT study_id FROM studies WHERE subject_id = ? ORDER BY 1", target
+        return [study for (study,) in c.execute(query, (values,))]
+    wanted = [target] if scope is ErasureScope.STUDY else sorted(set(studies))
+    query = f"SELECT study_id FROM studies WHERE study_id {_IN} ORDER BY 1"
+    found = [study for (study,) in c.execute(query, (json.dumps(wanted),))]
+    if found != wanted:
+        raise NotFoundError("no study of that id")
+    return found
+
+
+def _alone(c: sqlite3.Connection, studies: Sequence[str]) -> list[str]:
+    """Return patients without a patient id who are nothing but one of these studies."""
+    query = f"""
+      SELECT subject_id FROM subjects AS p WHERE p.identified = 0
+      AND p.subject_id IN (SELECT subject_id FROM studies WHERE study_id {_IN})
+      AND NOT EXISTS (SELECT 1 FROM studies AS s WHERE s.subject_id = p.subject_id
+                      AND s.study_id NOT {_IN})"""
+    return [subject for (subject,) in c.execute(query, (json.dumps(list(studies)),))]
+
+
+def _one(c: sqlite3.Connection, erasure_id: str) -> Erasure:
+    row = c.execute(_SELECT + "WHERE erasure_id = ?", (erasure_id,)).fetchone()
+    if row is None:
+        raise NotFoundError("no erasure of that id")
+    return _erasure(row)
+
+
+def _erasure(row: tuple[Any, ...]) -> Erasure:
+    objects = [
+        Destroyed(name=n, sha256=digest, size=size) for n, digest, size in json.loads(row[10])
+    ]
+    sent = [
+        Elsewhere(destination=name, count=count, arrived=arrived)
+        for name, count, arrived in json.loads(row[11])
+    ]
+    return Erasure(
+        erasure_id=row[0],
+        scope=ErasureScope(row[1]),
+        target=row[2],
+        state=ErasureState(row[3]),
+        reason=row[4],
+        actor=row[5],
+        at=row[6],
+        done_at=row[7],
+        studies=tuple(json.loads(row[8])),
+        slots=tuple(json.loads(row[9])),
+        objects=tuple(objects),
+        elsewhere=tuple(sent),
+        entry=row[12],
+    )

@@ -1,0 +1,243 @@
+"""The hub: adds masked vectors as they come, takes away the masks a quorum gives out, publishes.
+
+Additions modulo 2^b have no order, so an accumulator rebuilt after a crash is the same to the bit.
+The hub holds nothing it could read: what it adds is uniform, what it takes away is the same for
+every box of the set.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from bedside_core.errors import InvalidInputError, RoundRefusedError, UntrustedSignatureError
+from bedside_core.signatures import PublicKey, Sign
+from bedside_sync.secagg.bodies import Body
+from bedside_sync.secagg.committee import (
+    Cosignature,
+    DigestBody,
+    SignedMaskTable,
+    check_quorum,
+    digest_of,
+    mask_digest,
+    owners,
+)
+from bedside_sync.secagg.manifest import Manifest, SignedManifest, check_manifest, round_cost
+from bedside_sync.secagg.prg import Tag, Words, digest, signed_bytes, vector_digest, word_type
+from bedside_sync.secagg.report import Report, check_report
+from bedside_sync.secagg.ring import from_ring
+from bedside_sync.secagg.roster import Hex32, Hex64, Name, Roster
+
+
+class Withdrawal(Body):
+    """A site takes its report back before the round closes; the reason stays at the site."""
+
+    manifest: Hex32
+    box: Name
+
+
+@dataclass(slots=True, kw_only=True)
+class Tally:
+    """The running sum of one round: d words, whatever the number of boxes."""
+
+    manifest: Manifest
+    boxes: dict[str, str] = field(default_factory=dict)  # box -> vector digest, in hex
+    total: Words = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.total = np.zeros(self.manifest.length, word_type(self.manifest.ring))
+
+    def add(self, report: Report, masked: Words) -> bool:
+        """Add a report's vector; return whether it was new.
+
+        Raises:
+            RoundRefusedError: the box has reported another vector, or the vector is not the one
+                signed.
+        """
+        box, vector = report.body.box, report.body.vector
+        held = self.boxes.get(box)
+        if held is not None:
+            if held != vector:
+                raise RoundRefusedError("the box has sent another report for this round")
+            return False
+        self._must_be(report, masked)
+        self.total += masked
+        self.boxes[box] = vector
+        return True
+
+    def drop(self, report: Report, masked: Words) -> None:
+        """Take a box out again: it withdrew, or a helper complained about it.
+
+        Raises:
+            RoundRefusedError: it is not in the sum, or the vector is not the one added.
+        """
+        if self.boxes.get(report.body.box) != report.body.vector:
+            raise RoundRefusedError("the box is not in the sum")
+        self._must_be(report, masked)
+        self.total -= masked
+        del self.boxes[report.body.box]
+
+    def _must_be(self, report: Report, masked: Words) -> None:
+        if masked.shape != self.total.shape or masked.dtype != self.total.dtype:
+            raise RoundRefusedError("the vector has another length or ring than the round")
+        if vector_digest(masked, self.manifest.ring)[0].hex() != report.body.vector:
+            raise RoundRefusedError("the vector is not the one the box signed")
+
+
+def collect_tables(
+    manifest: Manifest, roster: Roster, wanted: DigestBody, tables: Sequence[SignedMaskTable]
+) -> dict[int, str]:
+    """Return the agreed digest of every subset's mask sum.
+
+    Raises:
+        RoundRefusedError: two helpers say different things (the round stops, both tables are the
+            proof), a table is of another set, or a subset is in none.
+        UntrustedSignatureError: a table is not signed by its helper.
+    """
+    agreed: dict[int, str] = {}
+    for signed in tables:
+        table = signed.table
+        index_of_helper = manifest.helper(table.helper)
+        key = roster.members[table.helper].key
+        message = signed_bytes(Tag.UNMASK, table.encode())
+        if not key.accepts(message, bytes.fromhex(signed.signature)):
+            raise UntrustedSignatureError("a table of masks is not signed by its helper")
+        if bytes.fromhex(table.digest) != wanted.hash:
+            raise RoundRefusedError("a table of masks is of another set")
+        for index, subset in enumerate(manifest.subsets):
+            said = table.masks.get(str(index))
+            if index_of_helper in subset:
+                continue
+            if said is None or agreed.setdefault(index, said) != said:
+                raise RoundRefusedError("two helpers disagree about a mask")
+    if len(agreed) != len(manifest.subsets):
+        raise RoundRefusedError("a mask is known to no helper that answered")
+    return agreed
+
+
+def open_sum(
+    tally: Tally, wanted: DigestBody, agreed: Mapping[int, str], masks: Mapping[int, Words]
+) -> NDArray[np.int64]:
+    """Return the sum over the set, signed.
+
+    Raises:
+        RoundRefusedError: the tally is of another set, or a mask is not the agreed one.
+    """
+    manifest = tally.manifest
+    counted = {one.box: one.vector for one in wanted.reports}
+    if counted != tally.boxes:
+        raise RoundRefusedError("the sum is over another set than the one signed")
+    left = tally.total.copy()
+    for index in range(len(manifest.subsets)):
+        mask = masks.get(index)
+        if mask is None or mask_digest(manifest, index, mask) != agreed[index]:
+            raise RoundRefusedError("a mask is missing or not the agreed one")
+        left -= mask
+    return from_ring(left, manifest.ring)
+
+
+# --- the public record -----------------------------------------------------------------------
+
+
+class TranscriptBody(Body):
+    """A finished round, for everyone to check the next night."""
+
+    manifest: SignedManifest
+    reports: Annotated[list[Report], Field(max_length=100_000)]
+    cosignatures: list[Cosignature]
+    tables: list[SignedMaskTable]
+    withdrawn: list[Name]
+    total: list[int]  # the sum; empty when the round expired
+    masked_total: Hex32  # digest of the sum before the masks were taken away
+    rho: int  # units of 1e-12, of the whole sum
+    previous: Hex32
+
+    @property
+    def hash(self) -> bytes:
+        """What the next transcript names."""
+        return digest(Tag.TRANSCRIPT, self.encode())
+
+
+class Transcript(Body):
+    """The record with the hub's signature."""
+
+    body: TranscriptBody
+    signature: Hex64
+
+
+def publish(body: TranscriptBody, sign: Sign) -> Transcript:
+    """Sign a record; written last, after everything it tells."""
+    return Transcript(body=body, signature=sign(signed_bytes(Tag.TRANSCRIPT, body.encode())).hex())
+
+
+def verify_transcript(
+    transcript: Transcript,
+    roster: Roster,
+    hub: PublicKey,
+    *,
+    previous: bytes,
+    own: str = "",
+    own_vector: str = "",
+    withdrew: bool = False,
+) -> None:
+    """Check a round's record as every box does the next night.
+
+    Args:
+        transcript: as published.
+        roster: as the round's manifest names it.
+        hub: the hub's key.
+        previous: hash of the record before it.
+        own: this box's name, when it holds a receipt for the round.
+        own_vector: the digest of the vector it sent, in hex.
+        withdrew: whether it took its report back.
+
+    Raises:
+        RoundRefusedError, ManifestRefusedError, UntrustedSignatureError: what does not hold.
+    """
+    body = transcript.body
+    message = signed_bytes(Tag.TRANSCRIPT, body.encode())
+    if not hub.accepts(message, bytes.fromhex(transcript.signature)):
+        raise UntrustedSignatureError("the record is not signed by the hub")
+    if bytes.fromhex(body.previous) != previous:
+        raise RoundRefusedError("the record does not follow the one before")
+    manifest = body.manifest.manifest
+    check_manifest(body.manifest, roster)
+    if body.rho != round_cost(manifest):
+        raise RoundRefusedError("the record states another cost than the round has")
+    for report in body.reports:
+        member = roster.members.get(report.body.box)
+        if member is None:
+            raise RoundRefusedError("a report comes from a box that is not on the roster")
+        check_report(manifest, report, member.key)
+    wanted = digest_of(manifest, body.reports)
+    check_quorum(manifest, roster, wanted, body.cosignatures)
+    if body.reports:
+        collect_tables(manifest, roster, wanted, body.tables)
+    if len(body.total) != (manifest.length if body.reports else 0):
+        raise RoundRefusedError("the sum has another length than the round")
+    present = {report.body.box: report.body.vector for report in body.reports}
+    if own and not withdrew and body.reports and present.get(own) != own_vector:
+        raise RoundRefusedError("this box's report is missing, or another is in its place")
+    if withdrew and own in present:
+        raise RoundRefusedError("this box withdrew and was counted all the same")
+
+
+def require_masks(
+    manifest: Manifest, signers: Sequence[int], held: Mapping[int, Words]
+) -> dict[int, list[int]]:
+    """Return the subsets each signer is asked for that the hub does not hold yet."""
+    wanted: dict[int, list[int]] = {}
+    for index, owner in owners(manifest, signers).items():
+        if index not in held:
+            wanted.setdefault(owner, []).append(index)
+    return wanted
+
+
+def masked_digest(manifest: Manifest, total: Words) -> str:
+    """Return the digest of the accumulator, in hex: anyone with the vectors can recompute it."""
+    if total.shape != (manifest.length,):
+        raise InvalidInputError("the accumulator has another length than the round")
+    return vector_digest(total, manifest.ring)[0].hex()
