@@ -65,7 +65,7 @@ def test_a_result_is_unsigned_until_somebody_signs(box):
     [
         ({"reader": Actor(actor_id="person:eve", name="Eve")}, ForbiddenError),
         (
-            {"reader": Actor(actor_id="token:1", name="t", actions=frozenset({Action.REVIEW}))},
+            {"reader": Actor(actor_id="system:1", name="t", actions=frozenset({Action.REVIEW}))},
             ForbiddenError,
         ),
         ({"expected": None}, PreconditionRequiredError),

@@ -206,7 +206,11 @@ class Box:
         self.take(part10(data_set(noise(16, 12), study=study)))
         job = self.state.jobs.lease(self.clock.now())
         assert job is not None
-        body = result_body([entry("x")]) | {"value": None, "images": []}
+        body = result_body([entry("x")]) | {
+            "value": None,
+            "images": [],
+            "reason": {"code": "wrong-view", "detail": "a lateral view"},
+        }
         outcome = Outcome(refused=True, reason="wrong-view", body=canonical(body))
         return self.state.jobs.finish(job, outcome, self.clock.now())
 

@@ -35,6 +35,7 @@ from bedside_edge.api.reply import Reply
 from bedside_edge.api.routes import health_router, jobs_router, results_router
 from bedside_edge.api.routes_card import card_router
 from bedside_edge.api.routes_events import events_router
+from bedside_edge.api.routes_fhir import fhir_router
 from bedside_edge.api.routes_models import models_router
 from bedside_edge.api.routes_outputs import outputs_router
 from bedside_edge.api.routes_qido import qido_router
@@ -188,6 +189,7 @@ def _framework(
         rules_router(services, storage),
         models_router(services, waiting),
         card_router(services, storage),
+        fhir_router(services, storage),
         reviews_router(services, storage, once),
         events_router(services, storage, Following(services, storage, stopping)),
         qido_router(services, storage),

@@ -1,9 +1,8 @@
 """Server-sent events over HTTP: one job, or everything that changes on the box."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response
-from fastapi.sse import EventSourceResponse
 
 from bedside_core.access import Action
 from bedside_edge.api.following import Following
@@ -17,6 +16,13 @@ LastEventId = Annotated[
     str,
     Header(max_length=64, description="id of the last event that arrived; what followed is sent"),
 ]
+# not as `response_class`: the framework then takes the route itself for the generator of events
+_STREAM: dict[int | str, dict[str, Any]] = {
+    200: {
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "description": "events, without end",
+    }
+}
 _WORDS = (
     "`hello` first (its id is where the stream starts), then `job`, `result`, `review` and "
     "`delivery` with ids and states, a comment every 15 s. `reload`: something may have been "
@@ -32,7 +38,8 @@ def events_router(services: Services, storage: WorkPool, following: Following) -
         "/events",
         summary="Follow everything that changes",
         description=_WORDS,
-        response_class=EventSourceResponse,
+        response_class=Response,
+        responses=_STREAM,
         dependencies=[needs(Action.VIEW_WORKLIST)],
     )
     async def follow(request: Request, last_event_id: LastEventId = "") -> Response:
@@ -43,8 +50,11 @@ def events_router(services: Services, storage: WorkPool, following: Following) -
         summary="Follow one job to its end",
         description=_WORDS + " The job's present state comes behind `hello`, and the stream ends "
         "when the job has; asked again after that it answers 204, which ends an EventSource.",
-        response_class=EventSourceResponse,
-        responses={204: {"description": "the job has ended and nothing is left to tell"}},
+        response_class=Response,
+        responses={
+            **_STREAM,
+            204: {"description": "the job has ended and nothing is left to tell"},
+        },
         dependencies=[needs(Action.VIEW_WORKLIST)],
     )
     async def follow_job(

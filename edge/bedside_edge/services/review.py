@@ -141,8 +141,8 @@ class ReviewService:
             WrongStateError: nothing was computed, or a newer result has replaced this one.
         """
         reader.must(Action.REVIEW)
-        if reader.actor_id.startswith("token:"):
-            raise ForbiddenError("a token is no person: it cannot sign")
+        if not reader.actor_id.startswith("person:"):
+            raise ForbiddenError("only a person who is logged in can sign")
         if expected is None:
             raise PreconditionRequiredError("say which revision you saw: If-Match")
         stored = self._queue.result(result_id)
