@@ -146,6 +146,7 @@ class Box:
             requests=state.requests,
             changes=state.changes,
             access=self.access,
+            evidence=self.evidence,
             health=Health(self),
             clock=self.clock,
             random=self.random,

@@ -2,7 +2,7 @@ import pytest
 
 from bedside_core.errors import GoldenMismatchError
 from bedside_edge.services.models import ModelId
-from support.http_box import NOW, HttpBox
+from support.http_box import NOW, PEER, HttpBox
 
 PATH = "/api/v1/models/sample"
 
@@ -42,7 +42,7 @@ def test_activate_and_roll_back_in_one_step(box):
     assert (back.json()["active"], back.json()["previous"]) == ("1.0.0", None)
     assert box.client.get("/v2/models/sample").json()["versions"] == ["1.0.0"]
     told = [(c["revision"], c["what"], c["actor"], c["at"]) for c in back.json()["changes"]]
-    assert told == [(2, "roll back", "local", NOW), (1, "activate 1.1.0", "local", NOW)]
+    assert told == [(2, "roll back", PEER.actor_id, NOW), (1, "activate 1.1.0", PEER.actor_id, NOW)]
     assert code(change(box, ":rollback", None, '"2"', "POST")) == "wrong-state"
 
 

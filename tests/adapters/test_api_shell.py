@@ -8,6 +8,8 @@ from fastapi import FastAPI
 from opentelemetry import metrics, trace
 
 from bedside_core.findings import Check
+from bedside_edge.api.auth import Authenticator
+from bedside_edge.api.doors import Doors
 from bedside_edge.api.errors import BY_CODE
 from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.shell import Shell
@@ -223,8 +225,18 @@ def test_an_error_in_the_middle_of_an_answer_breaks_the_connection():
     async def send(message):
         sent.append(message)
 
-    shell = Shell(half, hot=[], metrics=Metrics(), random=bytes, stopping=lambda: False)
-    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"host", b"localhost")]}
+    box = HttpBox()
+    shell = Shell(
+        half,
+        hot=[],
+        doors=Doors(lambda: box.app.routes),
+        authenticator=Authenticator(box.access),
+        metrics=Metrics(),
+        random=bytes,
+        stopping=lambda: False,
+    )
+    scope = {"type": "http", "method": "GET", "path": "/livez", "scheme": "http"}
+    scope |= {"headers": [(b"host", b"localhost")]}
     with pytest.raises(ConnectionAbortedError):
         asyncio.run(shell(scope, None, send))
     assert [message["type"] for message in sent] == ["http.response.start"]

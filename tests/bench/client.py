@@ -64,9 +64,14 @@ class Connection:
         return count
 
 
+_TOKENS: dict[int, str] = {}
+
+
 def head(path: str, port: int, headers: dict[str, str], length: int) -> bytes:
     """Return a request head."""
     lines = [f"POST {path} HTTP/1.1", f"Host: 127.0.0.1:{port}", f"Content-Length: {length}"]
+    if port in _TOKENS:
+        lines.append(f"Authorization: Bearer {_TOKENS[port]}")
     lines += [f"{name}: {value}" for name, value in headers.items()]
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
@@ -81,6 +86,11 @@ class Client:
 
     def __init__(self) -> None:
         self._open: dict[int, list[Connection]] = {}
+
+    def identify(self, port: int, token: str) -> dict[str, Any]:
+        """Show this token to the service on that port from now on."""
+        _TOKENS[port] = token
+        return {}
 
     def latency(
         self, port: int, path: str, headers: dict[str, str], body: str, count: int
@@ -242,7 +252,7 @@ def _together(calls: list[tuple[Any, ...]]) -> float:
 
 def main() -> None:
     client = Client()
-    names = ("latency", "throughput", "analyze", "stow", "hang_up")
+    names = ("identify", "latency", "throughput", "analyze", "stow", "hang_up")
     answer_questions({name: getattr(client, name) for name in names})
 
 

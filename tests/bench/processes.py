@@ -16,6 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from bedside_core.access import PERSONS_ONLY, Action
+from bedside_edge.config import load_config
+from bedside_edge.services.access import CONSOLE
+from bedside_edge.state_folder import offline_access
+
+TOKENS: dict[int, str] = {}  # HTTP port of a box -> token that lets a measurement in
+
 WARM_UP = (
     3  # calls at the start of a round that count for nothing: whoever ran before left its caches
 )
@@ -105,9 +112,11 @@ class BoxProcess:
 
     def get(self, path: str) -> bytes:
         """Fetch a page of the service."""
-        with urllib.request.urlopen(
-            f"http://127.0.0.1:{self.http_port}{path}", timeout=20
-        ) as answer:
+        asked = urllib.request.Request(
+            f"http://127.0.0.1:{self.http_port}{path}",
+            headers={"Authorization": f"Bearer {TOKENS[self.http_port]}"},
+        )
+        with urllib.request.urlopen(asked, timeout=20) as answer:  # noqa: S310
             body: bytes = answer.read()
         return body
 
@@ -153,9 +162,12 @@ def box(folder: Path, *, engine: str = "", precision: str = "") -> Iterator[BoxP
     command += ["--config", str(settings), "--state", str(home / "state")]
     command += ["--http-port", "0", "--dicom-port", "0", "--ready-file", str(ready_file)]
     log = home / "log"
+    with offline_access(load_config(settings)[0], home / "state") as access:
+        _, token = access.create_token("bench", set(Action) - PERSONS_ONLY, CONSOLE)
     started = time.perf_counter()
     with running(command, log) as process:
         ready = _wait_ready(process, ready_file, log)
+        TOKENS[int(ready["http"].rsplit(":", 1)[1])] = token
         yield BoxProcess(process, ready, time.perf_counter() - started)
 
 
@@ -268,9 +280,14 @@ class Helper:
             env=os.environ | {"PYTHONPATH": str(tests)},
             text=True,
         )
+        self._told: set[int] = set()
 
     def ask(self, op: str, **arguments: Any) -> dict[str, Any]:
-        """Send one question and wait for its answer."""
+        """Send one question and wait for its answer; a port of the box's comes with its token."""
+        port = arguments.get("port")
+        if port in TOKENS and port not in self._told:
+            self._told.add(port)
+            self.ask("identify", port=port, token=TOKENS[port])
         if self._process.stdin is None or self._process.stdout is None:
             raise RuntimeError("the helper has no pipes")
         self._process.stdin.write(json.dumps({"op": op, **arguments}) + "\n")

@@ -46,17 +46,18 @@ def test_a_destination_that_does_not_answer_is_named(tmp_path, settings):
 def test_dead_letters_are_listed_and_sent_again(tmp_path, settings):
     with running_box(tmp_path / "box", settings) as box:
         assert box.analyze(part10(chest(601))).status_code == 200
+        box_at = ("--url", box.url, "--token-file", str(tmp_path / "box" / "token"))
         until = time.monotonic() + 30
         listed = ""
         while "given-up" not in listed:
             assert time.monotonic() < until
-            listed = command("deliveries", "list", "--state", "dead", "--url", box.url).stdout
+            listed = command("deliveries", "list", "--state", "dead", *box_at).stdout
         identifier, state, destination, *_ = listed.split()
         assert (state, destination) == ("dead", "dead")
-        again = command("deliveries", "retry", identifier, "--url", box.url)
+        again = command("deliveries", "retry", identifier, *box_at)
         assert (again.returncode, again.stdout) == (0, "1 sent again\n")
-        assert command("deliveries", "retry", "nothing", "--url", box.url).returncode == 4
-        assert command("deliveries", "retry", "--url", box.url).returncode == 2
-        every = command("deliveries", "retry", "--all", "--url", box.url)
+        assert command("deliveries", "retry", "nothing", *box_at).returncode == 4
+        assert command("deliveries", "retry", *box_at).returncode == 2
+        every = command("deliveries", "retry", "--all", *box_at)
         assert every.returncode == 0
         assert box.stop() == 0

@@ -58,6 +58,10 @@ def test_what_stow_acknowledged_is_on_disk_once_and_not_in_plain(box):
         assert uid(11).encode() not in stored
 
 
+def bearer(box):
+    return f"Authorization: Bearer {box.token}\r\n".encode()
+
+
 def test_an_upload_that_breaks_off_leaves_nothing_on_disk(box):
     before = objects_on_disk(box)
     body = b"--x\r\nContent-Type: application/dicom\r\n\r\n" + made(1, study=12, size=2048)
@@ -66,7 +70,8 @@ def test_an_upload_that_breaks_off_leaves_nothing_on_disk(box):
         connection = socket.create_connection((host, port))
         connection.sendall(
             b"POST /dicom-web/studies HTTP/1.1\r\nHost: localhost\r\n"
-            b'Content-Type: multipart/related; type="application/dicom"; boundary=x\r\n'
+            + bearer(box)
+            + b'Content-Type: multipart/related; type="application/dicom"; boundary=x\r\n'
             b"Content-Length: 99999999\r\n\r\n" + body
         )
         reset = struct.pack("ii", 1, 0)
@@ -139,7 +144,9 @@ def test_a_stop_answers_whoever_waits_and_ends_in_time(tmp_path):
         stalled = socket.create_connection((host, port))
         stalled.sendall(
             b"POST /api/v1/studies:analyze HTTP/1.1\r\nHost: localhost\r\n"
-            b"Content-Type: application/dicom\r\nContent-Length: 5000\r\n\r\n" + made(2)[:4000]
+            + bearer(box)
+            + b"Content-Type: application/dicom\r\nContent-Length: 5000\r\n\r\n"
+            + made(2)[:4000]
         )
         client = threading.Thread(target=lambda: answers.append(box.analyze(made(3, study=3))))
         client.start()

@@ -38,7 +38,17 @@ def settings(folder):
 
 def command(box, *arguments):
     return subprocess.run(
-        [sys.executable, "-m", "bedside_edge", "models", *arguments, "--url", box.url],
+        [
+            sys.executable,
+            "-m",
+            "bedside_edge",
+            "models",
+            *arguments,
+            "--url",
+            box.url,
+            "--token",
+            box.token,
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -1,8 +1,11 @@
 """The public client of the Open Inference Protocol, unchanged, against a real box."""
 
+from contextlib import contextmanager
+
 import numpy as np
 import pytest
 from tritonclient import http as triton
+from tritonclient.http import InferenceServerClientPlugin
 from tritonclient.utils import InferenceServerException
 
 from support.running_box import running_box
@@ -20,10 +23,35 @@ def box(tmp_path_factory):
         assert box.stop() == 0
 
 
+class Bearer(InferenceServerClientPlugin):
+    """The way tritonclient itself offers to show a token."""
+
+    def __init__(self, token):
+        self._token = token
+
+    def __call__(self, request):
+        request.headers["Authorization"] = f"Bearer {self._token}"
+
+
+@contextmanager
+def connected(box, **options):
+    with triton.InferenceServerClient(box.url.removeprefix("http://"), **options) as client:
+        client.register_plugin(Bearer(box.token))
+        yield client
+
+
 @pytest.fixture
 def client(box):
-    with triton.InferenceServerClient(box.url.removeprefix("http://")) as client:
+    with connected(box) as client:
         yield client
+
+
+def test_without_a_token_only_health_answers(box):
+    with triton.InferenceServerClient(box.url.removeprefix("http://")) as client:
+        assert client.is_server_live()
+        assert client.is_server_ready()
+        with pytest.raises(InferenceServerException, match="unauthenticated"):
+            client.get_server_metadata()
 
 
 def asked(client, model, binary):
@@ -62,7 +90,7 @@ def test_infer_gives_every_output_in_both_forms(client, binary):
 
 
 def test_concurrent_calls_answer_alike(box):
-    with triton.InferenceServerClient(box.url.removeprefix("http://"), concurrency=4) as client:
+    with connected(box, concurrency=4) as client:
         tensor = asked(client, MODEL, True)
         calls = [client.async_infer(MODEL, [tensor]) for _ in range(12)]
         answers = {float(call.get_result().as_numpy("logit").item()) for call in calls}

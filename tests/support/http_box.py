@@ -31,7 +31,9 @@ from bedside_edge.ports import (
     StoredResult,
     Way,
 )
+from bedside_edge.ports.evidence import BOX
 from bedside_edge.services.access import AccessService
+from bedside_edge.services.evidence import EvidenceService
 from bedside_edge.services.models import ModelId, ModelService
 from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
@@ -39,8 +41,9 @@ from bedside_edge.services.worklist import WorklistService
 from support.asgi_client import AsgiClient
 from support.fake_engine import TINY_IO, FakeEngine
 from support.memory_access import MemoryAccess, QuickPasswords
-from support.memory_following import MemoryChanges, MemoryRequests
 from support.memory_deployments import MemoryDeployments
+from support.memory_evidence import MemoryEvidence
+from support.memory_following import MemoryChanges, MemoryRequests
 from support.memory_holdings import MemoryHoldings, holdings_over
 from support.memory_worklist import MemoryWorkRows
 from support.sample_manifest import manifest_fields
@@ -171,12 +174,12 @@ class FakeQueue:
         for job in self.jobs(study_id=study_id, states=[JobState.COLLECTING]):
             self.change(job.job_id, state=JobState.READY)
 
-    def cancel(self, job_id: str, now: int) -> Job:
+    def cancel(self, job_id: str, now: int, actor: str = BOX) -> Job:
         if self.job(job_id).state in (JobState.DONE, JobState.REFUSED, JobState.CANCELLED):
             raise WrongStateError("the job has ended")
         return self.change(job_id, state=JobState.CANCELLED)
 
-    def prioritise(self, job_id: str, priority: Priority, now: int) -> Job:
+    def prioritise(self, job_id: str, priority: Priority, now: int, actor: str = BOX) -> Job:
         if self.job(job_id).state is JobState.DONE:
             raise WrongStateError("the job has ended")
         return self.change(job_id, priority=priority)
@@ -201,7 +204,7 @@ class FakeJobs:
             time.sleep(seconds)
         return self.queue.job(job_id)
 
-    def replay(self, job_id: str) -> Job:
+    def replay(self, job_id: str, actor: str = BOX) -> Job:
         if self.queue.job(job_id).state is not JobState.DEAD:
             raise WrongStateError("only a dead job can be replayed")
         return self.queue.change(job_id, state=JobState.READY)
@@ -345,6 +348,7 @@ class HttpBox:
         self.passwords = QuickPasswords()
         self.access = AccessService(MemoryAccess(), self.passwords, FixedClock(), self._bytes)
         self.work_rows = MemoryWorkRows()
+        self.log = MemoryEvidence(FixedClock())
         services = Services(
             ingest=self.ingest,
             jobs=self.jobs,
@@ -362,6 +366,7 @@ class HttpBox:
             requests=self.requests,
             changes=self.changes,
             access=self.access,
+            evidence=EvidenceService(self.log, FixedClock(), checkpoint_s=3600),
             health=self.health,
             clock=FixedClock(),
             random=self._bytes,

@@ -17,6 +17,11 @@ from pydicom import dcmread
 from pydicom.dataset import FileDataset
 from pynetdicom import AE, build_context
 
+from bedside_core.access import PERSONS_ONLY, Action
+from bedside_edge.config import load_config
+from bedside_edge.services.access import CONSOLE
+from bedside_edge.state_folder import offline_access
+
 READY_S = 30.0
 ENDED = ("done", "refused", "dead", "cancelled")
 
@@ -32,6 +37,7 @@ class RunningBox:
         config = folder / "bedside.toml"
         config.write_text(settings)
         self._ready.unlink(missing_ok=True)
+        self.token = _token(folder / "token", config, self.state)
         self._log = (folder / "log").open("ab")
         started = time.monotonic()
         arguments = [sys.executable, "-m", "bedside_edge", "serve", "--config", str(config)]
@@ -50,7 +56,9 @@ class RunningBox:
         self.ready_s = time.monotonic() - started
         addresses = json.loads(self._ready.read_text())
         self.url, self.dicom = addresses["http"], addresses["dicom"]
-        self.http = httpx.Client(base_url=self.url, timeout=60.0)
+        self.setup = addresses.get("setup", "")
+        self.bearer = {"Authorization": f"Bearer {self.token}"}
+        self.http = httpx.Client(base_url=self.url, timeout=60.0, headers=self.bearer)
 
     def log(self) -> str:
         return (self.folder / "log").read_text()
@@ -120,6 +128,14 @@ class RunningBox:
 
     def result(self, job: dict[str, Any]) -> dict[str, Any]:
         return self.http.get(job["result"]).json()
+
+
+def _token(kept: Path, config: Path, state: Path) -> str:
+    """Return a token for everything a token may do; made before the box starts."""
+    if not kept.exists():
+        with offline_access(load_config(config)[0], state) as access:
+            kept.write_text(access.create_token("test", set(Action) - PERSONS_ONLY, CONSOLE)[1])
+    return kept.read_text()
 
 
 @contextmanager

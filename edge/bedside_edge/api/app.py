@@ -35,6 +35,7 @@ from bedside_edge.api.reply import Reply
 from bedside_edge.api.routes import health_router, jobs_router, results_router
 from bedside_edge.api.routes_card import card_router
 from bedside_edge.api.routes_events import events_router
+from bedside_edge.api.routes_evidence import evidence_router
 from bedside_edge.api.routes_fhir import fhir_router
 from bedside_edge.api.routes_models import models_router
 from bedside_edge.api.routes_outputs import outputs_router
@@ -195,6 +196,7 @@ def _framework(
         qido_router(services, storage),
         wado_router(services, storage),
         worklist_router(services, storage),
+        evidence_router(services, storage),
     ):
         app.include_router(router)
     app.add_exception_handler(BedsideError, _on_error)

@@ -6,6 +6,7 @@ request id; the log has the type and the line of code under the same id.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from bedside_core import errors as tree
@@ -15,6 +16,8 @@ from bedside_core.errors import (
     InternalError,
     NotReadyError,
     QueueFullError,
+    TooManyAttemptsError,
+    UnauthenticatedError,
 )
 from bedside_edge.api.reply import JSON, Reply
 
@@ -54,6 +57,14 @@ def retry_headers(code: str, status: int) -> list[tuple[bytes, bytes]]:
     return [(b"retry-after", str(_RETRY_AFTER_S.get(code, _RETRY_DEFAULT_S)).encode())]
 
 
+def _headers(error: BaseException, code: str, status: int) -> list[tuple[bytes, bytes]]:
+    if isinstance(error, TooManyAttemptsError):
+        return [(b"retry-after", str(error.retry_after_s).encode())]
+    if isinstance(error, UnauthenticatedError):
+        return [(b"www-authenticate", b'Bearer realm="bedside"')]
+    return retry_headers(code, status)
+
+
 def problem(code: str, detail: str, request_id: str, **members: str | None) -> dict[str, Any]:
     """Return an RFC 9457 problem; `members` are extensions such as the job it is about."""
     kind = BY_CODE.get(code, InternalError)
@@ -91,6 +102,7 @@ def error_reply(error: BaseException, path: str, request_id: str) -> Reply:
         status = status_of(code)
         body = json.dumps({"error": f"{code}: {detail}"}).encode()
         return Reply(
-            status=status, body=body, content_type=JSON, headers=retry_headers(code, status)
+            status=status, body=body, content_type=JSON, headers=_headers(error, code, status)
         )
-    return problem_reply(code, detail, request_id)
+    reply = problem_reply(code, detail, request_id)
+    return replace(reply, headers=_headers(error, code, reply.status))

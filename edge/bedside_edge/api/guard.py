@@ -10,6 +10,7 @@ from fastapi import Depends, Request
 
 from bedside_core.access import Action, Actor
 from bedside_core.errors import UnauthenticatedError
+from bedside_edge.services.access import Session
 
 ACTION_KEY: Final = "bedside_action"  # attribute of a guarding dependency, for the role matrix
 
@@ -20,6 +21,12 @@ def actor_of(request: Request) -> Actor:
     if not isinstance(actor, Actor):
         raise UnauthenticatedError("log in, or send a token")
     return actor
+
+
+def session_of(request: Request) -> Session | None:
+    """Return the session of a person in a browser; None for tokens and systems."""
+    session = getattr(request.state, "session", None)
+    return session if isinstance(session, Session) else None
 
 
 def needs(action: Action) -> Any:  # noqa: ANN401  what Depends returns is the framework's own

@@ -3,9 +3,11 @@
 import json
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
+from bedside_core.access import Action
 from bedside_edge.api import schemas
+from bedside_edge.api.guard import actor_of, needs
 from bedside_edge.api.metrics import CONTENT_TYPE, Metrics
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.schemas import (
@@ -63,7 +65,12 @@ def health_router(services: Services, storage: WorkPool, metrics: Metrics) -> AP
             headers={} if ready else {"Retry-After": "5"},
         )
 
-    @router.get("/metrics", summary="Figures for Prometheus", response_class=Response)
+    @router.get(
+        "/metrics",
+        summary="Figures for Prometheus",
+        response_class=Response,
+        dependencies=[needs(Action.MONITOR)],
+    )
     async def metrics_page() -> Response:
         gauges = await storage.run(services.health.gauges)
         return Response(metrics.text(gauges), headers={"Content-Type": CONTENT_TYPE.decode()})
@@ -78,7 +85,7 @@ def jobs_router(services: Services, storage: WorkPool) -> APIRouter:
     def view(job: Job) -> JobView:
         return schemas.job_view(job, services.clock.now())
 
-    @router.get("/jobs", summary="Jobs, newest first")
+    @router.get("/jobs", summary="Jobs, newest first", dependencies=[needs(Action.VIEW_WORKLIST)])
     async def list_jobs(
         state: Annotated[list[JobState] | None, Query(description="any of these states")] = None,
         priority: Annotated[PriorityName | None, Query()] = None,
@@ -93,20 +100,37 @@ def jobs_router(services: Services, storage: WorkPool) -> APIRouter:
         found = await storage.run(look)
         return JobList(jobs=[view(job) for job in found])
 
-    @router.get("/jobs/{job_id}", summary="One job: state, age, why not processed")
+    @router.get(
+        "/jobs/{job_id}",
+        summary="One job: state, age, why not processed",
+        dependencies=[needs(Action.VIEW_WORKLIST)],
+    )
     async def get_job(job_id: str) -> JobView:
         return view(await storage.run(services.jobs.queue.job, job_id))
 
-    @router.post("/jobs/{job_id}:retry", summary="Put a dead job back")
-    async def retry_job(job_id: str) -> JobView:
-        return view(await storage.run(services.jobs.replay, job_id))
+    @router.post(
+        "/jobs/{job_id}:retry",
+        summary="Put a dead job back",
+        dependencies=[needs(Action.MANAGE_JOBS)],
+    )
+    async def retry_job(request: Request, job_id: str) -> JobView:
+        actor = actor_of(request).actor_id
+        return view(await storage.run(services.jobs.replay, job_id, actor))
 
-    @router.post("/jobs/{job_id}:cancel", summary="Cancel a job that has not ended")
-    async def cancel_job(job_id: str) -> JobView:
-        now = services.clock.now()
-        return view(await storage.run(services.jobs.queue.cancel, job_id, now))
+    @router.post(
+        "/jobs/{job_id}:cancel",
+        summary="Cancel a job that has not ended",
+        dependencies=[needs(Action.MANAGE_JOBS)],
+    )
+    async def cancel_job(request: Request, job_id: str) -> JobView:
+        now, actor = services.clock.now(), actor_of(request).actor_id
+        return view(await storage.run(services.jobs.queue.cancel, job_id, now, actor))
 
-    @router.post("/jobs/{job_id}:complete", summary="Expect no more instances: analyse now")
+    @router.post(
+        "/jobs/{job_id}:complete",
+        summary="Expect no more instances: analyse now",
+        dependencies=[needs(Action.MANAGE_JOBS)],
+    )
     async def complete_job(job_id: str) -> JobView:
         def complete() -> Job:
             queue = services.jobs.queue
@@ -115,12 +139,22 @@ def jobs_router(services: Services, storage: WorkPool) -> APIRouter:
 
         return view(await storage.run(complete))
 
-    @router.post("/jobs/{job_id}:priority", summary="Change the priority")
-    async def prioritise_job(job_id: str, body: PriorityBody) -> JobView:
+    @router.post(
+        "/jobs/{job_id}:priority",
+        summary="Change the priority",
+        dependencies=[needs(Action.PRIORITISE)],
+    )
+    async def prioritise_job(request: Request, job_id: str, body: PriorityBody) -> JobView:
         level, now = read_priority(body.priority), services.clock.now()
-        return view(await storage.run(services.jobs.queue.prioritise, job_id, level, now))
+        actor = actor_of(request).actor_id
+        change = services.jobs.queue.prioritise
+        return view(await storage.run(change, job_id, level, now, actor))
 
-    @router.get("/alarms", summary="What a person should look at")
+    @router.get(
+        "/alarms",
+        summary="What a person should look at",
+        dependencies=[needs(Action.VIEW_WORKLIST)],
+    )
     async def list_alarms() -> AlarmList:
         found = await storage.run(services.alarms)
         return AlarmList(alarms=[schemas.alarm_view(alarm) for alarm in found])
@@ -132,7 +166,12 @@ def results_router(services: Services, storage: WorkPool, inference: WorkPool) -
     """Return the routes that read results."""
     router = APIRouter(prefix="/api/v1", tags=["results"], responses=dict(PROBLEMS))
 
-    @router.get("/results/{result_id}", summary="A result", response_model=ResultView)
+    @router.get(
+        "/results/{result_id}",
+        summary="A result",
+        response_model=ResultView,
+        dependencies=[needs(Action.VIEW_RESULT)],
+    )
     async def get_result(result_id: str) -> Response:
         stored = await storage.run(services.jobs.queue.result, result_id)
         return Response(schemas.result_json(stored), media_type="application/json")
@@ -142,11 +181,16 @@ def results_router(services: Services, storage: WorkPool, inference: WorkPool) -
         summary="The image with its saliency",
         response_class=Response,
         responses=_PNG,
+        dependencies=[needs(Action.VIEW_IMAGE)],
     )
     async def get_heatmap(result_id: str) -> Response:
         return Response(await inference.run(services.overlay, result_id), media_type="image/png")
 
-    @router.get("/models", summary="The loaded models, the one that reads studies first")
+    @router.get(
+        "/models",
+        summary="The loaded models, the one that reads studies first",
+        dependencies=[needs(Action.MONITOR)],
+    )
     async def list_models() -> dict[str, list[dict[str, object]]]:
         return {"models": [_model_entry(model) for model in services.models.loaded()]}
 

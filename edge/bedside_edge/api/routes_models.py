@@ -10,9 +10,11 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from bedside_core.access import Action
 from bedside_core.errors import InvalidRequestError, PreconditionRequiredError
 from bedside_core.findings import Rule
 from bedside_core.rollout import Deployment
+from bedside_edge.api.guard import actor_of, needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
 from bedside_edge.api.services import Services
@@ -138,12 +140,20 @@ def models_router(services: Services, waiting: WorkPool) -> APIRouter:
         response.headers["ETag"] = f'"{found.revision}"'
         return view
 
-    @router.get("/models/{name}", summary="Which version reads studies", responses=answers)
+    @router.get(
+        "/models/{name}",
+        summary="Which version reads studies",
+        responses=answers,
+        dependencies=[needs(Action.MONITOR)],
+    )
     async def get_model(name: str, response: Response) -> DeploymentView:
         return await answer(name, response)
 
     @router.put(
-        "/models/{name}/active", summary="Read studies with another version", responses=answers
+        "/models/{name}/active",
+        summary="Read studies with another version",
+        responses=answers,
+        dependencies=[needs(Action.MANAGE_MODELS)],
     )
     async def activate(
         name: str, body: ActiveBody, request: Request, response: Response, if_match: IfMatch = ""
@@ -153,7 +163,10 @@ def models_router(services: Services, waiting: WorkPool) -> APIRouter:
         return await answer(name, response)
 
     @router.put(
-        "/models/{name}/shadow", summary="Let a version read along, unseen", responses=answers
+        "/models/{name}/shadow",
+        summary="Let a version read along, unseen",
+        responses=answers,
+        dependencies=[needs(Action.MANAGE_MODELS)],
     )
     async def set_shadow(
         name: str, body: ShadowBody, request: Request, response: Response, if_match: IfMatch = ""
@@ -166,6 +179,7 @@ def models_router(services: Services, waiting: WorkPool) -> APIRouter:
         "/models/{name}/canary",
         summary="Let a version read a share of the studies",
         responses=answers,
+        dependencies=[needs(Action.MANAGE_MODELS)],
     )
     async def set_canary(
         name: str, body: CanaryBody, request: Request, response: Response, if_match: IfMatch = ""
@@ -181,7 +195,10 @@ def models_router(services: Services, waiting: WorkPool) -> APIRouter:
         return await answer(name, response)
 
     @router.put(
-        "/models/{name}/threshold", summary="Decide by the hospital's threshold", responses=answers
+        "/models/{name}/threshold",
+        summary="Decide by the hospital's threshold",
+        responses=answers,
+        dependencies=[needs(Action.MANAGE_MODELS)],
     )
     async def set_threshold(
         name: str,
@@ -194,7 +211,12 @@ def models_router(services: Services, waiting: WorkPool) -> APIRouter:
         await waiting.run(change, name, rule, _expected(if_match), _actor(request))
         return await answer(name, response)
 
-    @router.post("/models/{name}:rollback", summary="Back to the version before", responses=answers)
+    @router.post(
+        "/models/{name}:rollback",
+        summary="Back to the version before",
+        responses=answers,
+        dependencies=[needs(Action.MANAGE_MODELS)],
+    )
     async def roll_back(
         name: str, request: Request, response: Response, if_match: IfMatch = ""
     ) -> DeploymentView:
@@ -218,9 +240,8 @@ def _expected(if_match: str) -> int | None:
 
 
 def _actor(request: Request) -> str:
-    """Return who asks; without access control that is whoever is on this machine."""
-    actor = request.scope.get("state", {}).get("actor")
-    return str(getattr(actor, "name", "") or "local")
+    """Return who signs it off: the minted id, as in the evidence."""
+    return actor_of(request).actor_id
 
 
 def _rule(body: RuleBody | None) -> Rule | None:

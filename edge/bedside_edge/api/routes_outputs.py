@@ -2,9 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
+from bedside_core.access import Action
 from bedside_core.errors import BedsideError, NotFoundError
+from bedside_edge.api.guard import actor_of, needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
 from bedside_edge.api.schemas_outputs import (
@@ -38,6 +40,7 @@ def outputs_router(services: Services, storage: WorkPool, waiting: WorkPool) -> 
         summary="A DICOM object of a result; made when there is none yet",
         response_class=Response,
         responses=_DICOM,
+        dependencies=[needs(Action.VIEW_RESULT)],
     )
     async def get_object(
         result_id: str,
@@ -59,7 +62,11 @@ def outputs_router(services: Services, storage: WorkPool, waiting: WorkPool) -> 
 
         return Response(await storage.run(look), media_type="application/dicom")
 
-    @router.get("/results/{result_id}/objects", summary="Objects of a result and their ways")
+    @router.get(
+        "/results/{result_id}/objects",
+        summary="Objects of a result and their ways",
+        dependencies=[needs(Action.VIEW_RESULT)],
+    )
     async def list_objects(result_id: str) -> ObjectList:
         def look() -> ObjectList:
             store = services.outgoing.publisher.outputs
@@ -69,7 +76,9 @@ def outputs_router(services: Services, storage: WorkPool, waiting: WorkPool) -> 
 
         return await storage.run(look)
 
-    @router.get("/deliveries", summary="Deliveries, newest first")
+    @router.get(
+        "/deliveries", summary="Deliveries, newest first", dependencies=[needs(Action.VIEW_RESULT)]
+    )
     async def list_deliveries(
         state: Annotated[list[DeliveryState] | None, Query()] = None,
         destination: Annotated[str, Query(max_length=32)] = "",
@@ -88,17 +97,30 @@ def outputs_router(services: Services, storage: WorkPool, waiting: WorkPool) -> 
 
         return DeliveryList(deliveries=[delivery_view(d) for d in await storage.run(look)])
 
-    @router.get("/deliveries/{delivery_id}", summary="One delivery")
+    @router.get(
+        "/deliveries/{delivery_id}",
+        summary="One delivery",
+        dependencies=[needs(Action.VIEW_RESULT)],
+    )
     async def get_delivery(delivery_id: str) -> DeliveryView:
         return delivery_view(
             await storage.run(services.outgoing.deliveries.outputs.delivery, delivery_id)
         )
 
-    @router.post("/deliveries/{delivery_id}:retry", summary="Send a dead letter again")
-    async def retry_delivery(delivery_id: str) -> DeliveryView:
-        return delivery_view(await storage.run(services.outgoing.deliveries.retry, delivery_id))
+    @router.post(
+        "/deliveries/{delivery_id}:retry",
+        summary="Send a dead letter again",
+        dependencies=[needs(Action.MANAGE_DELIVERIES)],
+    )
+    async def retry_delivery(request: Request, delivery_id: str) -> DeliveryView:
+        retry, actor = services.outgoing.deliveries.retry, actor_of(request).actor_id
+        return delivery_view(await storage.run(retry, delivery_id, actor))
 
-    @router.get("/destinations", summary="How the destinations are doing")
+    @router.get(
+        "/destinations",
+        summary="How the destinations are doing",
+        dependencies=[needs(Action.MONITOR)],
+    )
     async def list_destinations() -> DestinationList:
         counts = await storage.run(services.outgoing.deliveries.outputs.delivery_counts)
         workers = services.outgoing.deliveries.workers
@@ -106,7 +128,11 @@ def outputs_router(services: Services, storage: WorkPool, waiting: WorkPool) -> 
             destinations=[destination_view(workers[name], counts) for name in sorted(workers)]
         )
 
-    @router.post("/destinations/{name}:test", summary="Ask whether a destination answers")
+    @router.post(
+        "/destinations/{name}:test",
+        summary="Ask whether a destination answers",
+        dependencies=[needs(Action.MANAGE_DELIVERIES)],
+    )
     async def test_destination(name: str) -> ProbeView:
         worker = _worker(services, name)
         try:
@@ -116,7 +142,9 @@ def outputs_router(services: Services, storage: WorkPool, waiting: WorkPool) -> 
         worker.kick()
         return ProbeView(ok=True, seen=seen)
 
-    @router.post("/pulls", summary="Fetch a study from an archive")
+    @router.post(
+        "/pulls", summary="Fetch a study from an archive", dependencies=[needs(Action.STORE)]
+    )
     async def pull_study(body: PullBody) -> PullView:
         pulled = await waiting.run(services.outgoing.pulls.pull, body.source, body.study_uid)
         return PullView(instances=pulled.instances, studies=list(pulled.studies))

@@ -5,8 +5,10 @@ from typing import Annotated
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from bedside_core.access import Action
 from bedside_core.errors import InvalidRequestError
 from bedside_core.routing import Image, parse_rules
+from bedside_edge.api.guard import needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
 from bedside_edge.api.services import DryRun, Services
@@ -96,7 +98,11 @@ def rules_router(services: Services, storage: WorkPool) -> APIRouter:
         rules = parse_rules(body.rules.encode()) if body.rules else None
         return services.routing.dry_run(images_of(body), rules)
 
-    @router.post("/rules:test", summary="Which model would take a study, and why not the others")
+    @router.post(
+        "/rules:test",
+        summary="Which model would take a study, and why not the others",
+        dependencies=[needs(Action.MANAGE_RULES)],
+    )
     async def test_rules(body: RulesTest) -> RulesTestView:
         return _view(await storage.run(try_rules, body))
 

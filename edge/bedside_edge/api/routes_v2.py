@@ -5,7 +5,9 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from bedside_core.access import Action
 from bedside_edge.api import oip
+from bedside_edge.api.guard import needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.services import Services
 
@@ -26,7 +28,7 @@ def v2_router(services: Services, storage: WorkPool) -> APIRouter:
         checks = await storage.run(services.health.checks)
         return all(check.passed for check in checks.values())
 
-    @router.get("", summary="Server metadata")
+    @router.get("", summary="Server metadata", dependencies=[needs(Action.MONITOR)])
     async def server() -> dict[str, Any]:
         return {"name": "bedside", "version": version("bedside"), "extensions": EXTENSIONS}
 
@@ -38,17 +40,27 @@ def v2_router(services: Services, storage: WorkPool) -> APIRouter:
     async def server_ready() -> Response:
         return Response(status_code=200 if await ready() else 503)
 
-    @router.get("/models/{model}", summary="Model metadata")
-    @router.get("/models/{model}/versions/{model_version}", summary="Model metadata")
+    @router.get("/models/{model}", summary="Model metadata", dependencies=[needs(Action.MONITOR)])
+    @router.get(
+        "/models/{model}/versions/{model_version}",
+        summary="Model metadata",
+        dependencies=[needs(Action.MONITOR)],
+    )
     async def model_metadata(model: str, model_version: str = "") -> dict[str, Any]:
         served = services.models.model(model, model_version)
         return oip.metadata(served.manifest, served.engine.info.engine)
 
-    @router.get("/models/{model}/ready", summary="The model can answer", response_class=Response)
+    @router.get(
+        "/models/{model}/ready",
+        summary="The model can answer",
+        response_class=Response,
+        dependencies=[needs(Action.MONITOR)],
+    )
     @router.get(
         "/models/{model}/versions/{model_version}/ready",
         summary="The model can answer",
         response_class=Response,
+        dependencies=[needs(Action.MONITOR)],
     )
     async def model_ready(model: str, model_version: str = "") -> Response:
         services.models.model(model, model_version)

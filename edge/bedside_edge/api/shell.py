@@ -8,12 +8,29 @@ never build a framework request.
 import logging
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from bedside_core.access import Action, Actor
-from bedside_core.errors import BedsideError, ForeignRequestError, NotReadyError, TooLargeError
+from bedside_core.access import Action
+from bedside_core.errors import (
+    BedsideError,
+    ForbiddenError,
+    ForeignRequestError,
+    NotReadyError,
+    TooLargeError,
+    UnauthenticatedError,
+)
+from bedside_edge.api.auth import (
+    Authenticator,
+    Who,
+    check_csrf,
+    login_address,
+    needs_csrf,
+    wants_page,
+)
+from bedside_edge.api.doors import Door, Doors
 from bedside_edge.api.errors import error_reply
 from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.reply import ClientGoneError, RawHeaders, Reply, Request, content_length
@@ -29,34 +46,53 @@ _MAX_PLAIN_BODY = 4 << 20  # bytes of a request that is no upload: a few fields 
 _CLIENT_GONE = 499  # nobody sees it; it counts uploads that broke off
 _OWN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HERE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
-_ORIGIN_HERE = re.compile(r"https?://(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
-_LOCAL = Actor(actor_id="system:local", name="local", actions=frozenset(Action))
 _SAME_SITE = {b"same-origin", b"none"}
 
-# results are about patients: no proxy and no browser keeps them
-_ALWAYS: RawHeaders = [(b"cache-control", b"no-store"), (b"x-content-type-options", b"nosniff")]
+# Results are about patients: no proxy and no browser keeps them, no page of another site frames
+# them or runs a script beside them.
+_ALWAYS: Final[RawHeaders] = [
+    (b"cache-control", b"no-store"),
+    (b"x-content-type-options", b"nosniff"),
+    (
+        b"content-security-policy",
+        b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; "
+        b"object-src 'none'",
+    ),
+    (b"x-frame-options", b"DENY"),
+    # not no-referrer: browsers would then send `Origin: null` with our own forms
+    (b"referrer-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-embedder-policy", b"require-corp"),
+    (b"permissions-policy", b"camera=(), geolocation=(), microphone=()"),
+]
+_HSTS: Final = (b"strict-transport-security", b"max-age=31536000")
 
 
 class HotRoute:
-    """A POST route that goes to a raw handler."""
+    """A POST route that goes to a raw handler, and the action it needs."""
 
-    def __init__(self, template: str, path: re.Pattern[str], handler: Handler) -> None:
-        self.template, self.path, self.handler = template, path, handler
+    def __init__(
+        self, template: str, path: re.Pattern[str], handler: Handler, action: Action
+    ) -> None:
+        self.template, self.path, self.handler, self.action = template, path, handler, action
 
 
 class _Exchange:
     """Adds the standing headers to an answer and remembers how it went."""
 
-    __slots__ = ("_echo", "_send", "status")
+    __slots__ = ("_echo", "_https", "_send", "status")
 
-    def __init__(self, send: Send, echo: bytes) -> None:
-        self._send, self._echo = send, echo
+    def __init__(self, send: Send, echo: bytes, https: bool) -> None:
+        self._send, self._echo, self._https = send, echo, https
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self._echo), *_ALWAYS]
+            if self._https:
+                headers.append(_HSTS)
             message = {**message, "headers": headers}
         await self._send(message)
 
@@ -69,12 +105,16 @@ class Shell:
         app: ASGIApp,
         *,
         hot: Sequence[HotRoute],
+        doors: Doors,
+        authenticator: Authenticator,
         metrics: Metrics,
         random: RandomBytes,
         stopping: Callable[[], bool],
+        names: Iterable[str] = (),
     ) -> None:
-        self._app, self._hot = app, hot
+        self._app, self._hot, self._doors, self._authenticator = app, hot, doors, authenticator
         self._metrics, self._random, self._stopping = metrics, random, stopping
+        self._names = frozenset(name.lower() for name in names)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -88,30 +128,62 @@ class Shell:
         request_id = self._random(8).hex()
         headers: dict[bytes, bytes] = dict(scope["headers"])
         echo = headers.get(b"x-request-id", b"")
-        exchange = _Exchange(send, echo if _OWN_ID.fullmatch(echo) else request_id.encode())
+        echo = echo if _OWN_ID.fullmatch(echo) else request_id.encode()
+        exchange = _Exchange(send, echo, scope["scheme"] == "https")
         scope.setdefault("state", {})["request_id"] = request_id
-        scope["state"]["actor"] = _LOCAL
         hot = self._find(scope)
+        door = self._doors.find(scope) if hot is None else None
         try:
-            self._admit(headers)
+            self._admit(scope, headers)
+            who = self._let_in(scope, headers, hot, door)
             if hot is None:
-                await self._app(scope, _bounded(receive, headers), exchange)
+                plain = _bounded(receive, headers)
+                if needs_csrf(scope["method"], who):
+                    plain = await check_csrf(who, headers, plain)
+                await self._app(scope, plain, exchange)
             else:
+                if needs_csrf(scope["method"], who):
+                    await check_csrf(who, headers, receive)
                 reply = await hot.handler(Request.of(scope, headers, receive, request_id))
                 await reply.send(exchange)
         except ClientGoneError:
             exchange.status = exchange.status or _CLIENT_GONE
         except Exception as error:  # the boundary: whatever happened, the client gets an answer
-            await self._failed(error, scope, exchange, request_id)
-        template = hot.template if hot else _template(scope)
+            await self._failed(error, scope, headers, exchange, request_id)
+        template = hot.template if hot else door.template if door else UNMATCHED
         method = scope["method"] if scope["method"] in _METHODS else "other"
         seconds = time.perf_counter() - started
         self._metrics.request(template, method, exchange.status or 500, seconds)
 
-    def _admit(self, headers: dict[bytes, bytes]) -> None:
-        check_origin(headers)
+    def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        check_origin(headers, self._names, navigates=_navigates(scope, headers))
         if self._stopping():
             raise NotReadyError("the service is stopping")
+
+    def _let_in(
+        self, scope: Scope, headers: dict[bytes, bytes], hot: HotRoute | None, door: Door | None
+    ) -> Who:
+        """Recognise who asks and check that they may; deny by default.
+
+        Raises:
+            UnauthenticatedError: nobody was recognised, and the route is not open. Said of paths
+                that do not exist, too: who is nobody learns nothing.
+            ForbiddenError: they may not, or the route names no action.
+        """
+        who = self._authenticator.who(headers, scope)
+        scope["state"]["actor"], scope["state"]["session"] = who.actor, who.session
+        if door is not None and door.open:
+            return Who()  # nothing there is done in anybody's name
+        if who.actor is None:
+            shown = "what was shown does not count, or not any more"
+            raise UnauthenticatedError(shown if who.shown else "log in, or send a token")
+        action = hot.action if hot else door.action if door else Action.VIEW_OWN
+        if action is None:
+            log.error("route without an action", extra={"route": door.template if door else ""})
+            raise ForbiddenError("nobody may do this: the route names no action")
+        if hot or door:  # without either the framework answers that there is no such resource
+            who.actor.must(action)
+        return who
 
     def _find(self, scope: Scope) -> HotRoute | None:
         if scope["method"] == "POST":
@@ -121,9 +193,16 @@ class Shell:
         return None
 
     async def _failed(
-        self, error: Exception, scope: Scope, exchange: _Exchange, request_id: str
+        self,
+        error: Exception,
+        scope: Scope,
+        headers: dict[bytes, bytes],
+        exchange: _Exchange,
+        request_id: str,
     ) -> None:
         reply = error_reply(error, scope["path"], request_id)
+        if isinstance(error, UnauthenticatedError):
+            reply = _to_log_in(reply, scope, headers)
         if not isinstance(error, BedsideError):
             log.error("unforeseen error", extra={"request": request_id}, exc_info=error)
         elif reply.status >= 500:
@@ -133,22 +212,61 @@ class Shell:
         await reply.send(exchange)
 
 
-def check_origin(headers: dict[bytes, bytes]) -> None:
-    """Refuse what a foreign web page could make a browser on this machine send.
+def check_origin(
+    headers: dict[bytes, bytes], names: frozenset[str] = frozenset(), *, navigates: bool = False
+) -> None:
+    """Refuse what a foreign web page could make a browser send.
 
-    A name that resolves to 127.0.0.1 (DNS rebinding) shows in Host; a form or script of another
-    site shows in Origin or Sec-Fetch-Site.
+    A name of the attacker's that resolves to the box (DNS rebinding) shows in Host; a form or
+    script of another site shows in Origin or Sec-Fetch-Site.
+
+    Args:
+        headers: of the request.
+        names: host names of the box beside those of this machine, lower case.
+        navigates: a person followed a link to a page; that may come from another site.
 
     Raises:
         ForeignRequestError: one of them names another machine.
     """
-    if not _HERE.fullmatch(headers.get(b"host", b"").decode("latin-1")):
+    if not _ours(headers.get(b"host", b"").decode("latin-1"), names):
         raise ForeignRequestError("Host does not name this machine")
     origin = headers.get(b"origin")
-    if origin is not None and not _ORIGIN_HERE.fullmatch(origin.decode("latin-1")):
-        raise ForeignRequestError("Origin is another site")
-    if headers.get(b"sec-fetch-site", b"none") not in _SAME_SITE:
+    if origin is not None:
+        scheme, _, host = origin.decode("latin-1").partition("://")
+        if scheme not in ("http", "https") or not _ours(host, names):
+            raise ForeignRequestError("Origin is another site")
+    if headers.get(b"sec-fetch-site", b"none") not in _SAME_SITE and not navigates:
         raise ForeignRequestError("the request comes from another site")
+
+
+def _ours(host: str, names: frozenset[str]) -> bool:
+    if _HERE.fullmatch(host):
+        return True
+    name, _, port = host.partition(":")
+    return name.lower() in names and (not port or (port.isdecimal() and len(port) <= 5))
+
+
+def _navigates(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    return (
+        headers.get(b"sec-fetch-mode") == b"navigate"
+        and headers.get(b"sec-fetch-dest") == b"document"
+        and wants_page(scope, headers)
+    )
+
+
+def _to_log_in(reply: Reply, scope: Scope, headers: dict[bytes, bytes]) -> Reply:
+    """Return the answer that leads a person to the log-in page, and a program's as it is."""
+    where = login_address(scope).encode()
+    if wants_page(scope, headers) and b"hx-request" not in headers:
+        return Reply(status=303, body=b"", headers=[(b"location", where)])
+    if b"hx-request" not in headers:
+        return reply
+    return Reply(
+        status=reply.status,
+        body=reply.body,
+        content_type=reply.content_type,
+        headers=[*reply.headers, (b"hx-redirect", b"/login")],
+    )
 
 
 def _bounded(receive: Receive, headers: dict[bytes, bytes]) -> Receive:
@@ -170,8 +288,3 @@ def _bounded(receive: Receive, headers: dict[bytes, bytes]) -> Receive:
         return message
 
     return bounded
-
-
-def _template(scope: Scope) -> str:
-    """Return the template of the route that answered: a path itself may hold a UID."""
-    return str(getattr(scope.get("route"), "path", UNMATCHED))

@@ -22,8 +22,11 @@ _RECEIVED = re.compile(
 class BoxClient:
     """Asks the box; every call raises DemoError when the answer is no answer."""
 
-    def __init__(self, base_url: str, timeout_s: float = 120.0) -> None:
-        self.http = httpx.Client(base_url=base_url, timeout=timeout_s, trust_env=False)
+    def __init__(self, base_url: str, token: str, timeout_s: float = 120.0) -> None:
+        headers = {"Authorization": f"Bearer {token}"}
+        self.http = httpx.Client(
+            base_url=base_url, headers=headers, timeout=timeout_s, trust_env=False
+        )
         self._timeout_s = timeout_s
 
     def close(self) -> None:

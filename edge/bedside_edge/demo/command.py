@@ -111,7 +111,7 @@ def _tell(scratch: Path, progress: Console) -> tuple[Json, dict[str, bytes]]:
         addresses = box.wait_until_ready()
         ready_s = time.perf_counter() - began
         say(f"ready: DICOM {addresses.ae_title} on port {addresses.dicom_port}, {addresses.http}")
-        client = BoxClient(addresses.http)
+        client = BoxClient(addresses.http, addresses.token)
         story = Story(addresses, client, say)
         try:
             seen = _play(story, client, planned)

@@ -5,17 +5,29 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from bedside_edge.config import CONFIG_VARIABLE, STATE_VARIABLE
+from bedside_core.access import Action
+from bedside_edge.config import CONFIG_VARIABLE, STATE_VARIABLE, Config
 from bedside_edge.demo.problem import DemoError
+from bedside_edge.services.access import CONSOLE
+from bedside_edge.state_folder import offline_access
 
 READY_WITHIN_S = 120.0  # a death is seen at once; this bounds only a hang on a starved machine
 _STOP_WITHIN_S = 60.0
 _LAST_LINES = 15
+_ACTIONS = (
+    Action.STORE,
+    Action.ANALYZE,
+    Action.VIEW_WORKLIST,
+    Action.VIEW_RESULT,
+    Action.VIEW_IMAGE,
+    Action.MANAGE_JOBS,
+    Action.MONITOR,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +38,7 @@ class Addresses:
     dicom_host: str
     dicom_port: int
     ae_title: str
+    token: str = field(default="", repr=False)
 
 
 class RunningBox:
@@ -39,8 +52,11 @@ class RunningBox:
         self.state, self.log = folder / "state", folder / "service.log"
         self._folder = folder
         self._process: subprocess.Popen[bytes] | None = None
+        self._token = ""
 
     def __enter__(self) -> Self:
+        with offline_access(Config(), self.state) as access:
+            _, self._token = access.create_token("demonstration", _ACTIONS, CONSOLE, days=1)
         environment = {
             name: value
             for name, value in os.environ.items()
@@ -89,6 +105,7 @@ class RunningBox:
             dicom_host=dicom["host"],
             dicom_port=dicom["port"],
             ae_title=dicom["ae_title"],
+            token=self._token,
         )
 
     def stop(self) -> int:

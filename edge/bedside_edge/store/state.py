@@ -11,22 +11,28 @@ import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from bedside_core.errors import DamagedObjectError, StoreUnavailableError
 from bedside_edge.ports import Clock, KeyStore, RandomBytes
 from bedside_edge.ports.evidence import Record
+from bedside_edge.services.erasure import ErasureService
+from bedside_edge.services.holds import HoldService
 from bedside_edge.store.access import SqliteAccess
 from bedside_edge.store.database import Database
 from bedside_edge.store.deployments import SqliteDeployments
+from bedside_edge.store.erasures import SqliteErasures
 from bedside_edge.store.events import SqliteChanges
 from bedside_edge.store.evidence import SqliteEvidence
 from bedside_edge.store.evidence_open import LogSettings, check_at_start, identify
+from bedside_edge.store.governance import SqliteGovernance, SqlitePolicies
 from bedside_edge.store.holdings import SqliteHoldings
+from bedside_edge.store.holds import SqliteHolds
 from bedside_edge.store.jobs import SqliteJobs
 from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
 from bedside_edge.store.outputs import SqliteOutputs
@@ -54,6 +60,8 @@ class State:
 
     path: Path
     objects: FileObjects
+    erasure: ErasureService
+    holds: HoldService
     studies: SqliteStudies
     subjects: SqliteSubjects
     jobs: SqliteJobs
@@ -63,6 +71,8 @@ class State:
     requests: SqliteRequests
     changes: SqliteChanges
     deployments: SqliteDeployments
+    policies: SqlitePolicies
+    governance: SqliteGovernance
     holdings: SqliteHoldings
     work_rows: SqliteWorkRows
     keys: KeyStore
@@ -98,6 +108,7 @@ def open_state(
     retries: RetryRules | None = None,
     disk: DiskLimits | None = None,
     evidence: LogSettings | None = None,
+    minor_years: int = 14,
 ) -> State:
     """Open or create the state folder at `path` and put right what a crash left behind.
 
@@ -110,6 +121,7 @@ def open_state(
         retries: how often a job is tried; default `RetryRules()`.
         disk: when nothing more is taken in; default `DiskLimits()`.
         evidence: name and keys of the evidence log; the default has no keys and signs nothing.
+        minor_years: under this age a patient is a minor.
 
     Raises:
         StoreUnavailableError: another process has it open; the key is missing, exposed or of
@@ -152,6 +164,24 @@ def open_state(
         subjects = SqliteSubjects(database, keys, subject_keys, random, study_keys.of)
         studies = SqliteStudies(database, keys, study_keys, completion, subjects, record)
         move_into_slots(database, keys, slots, subjects)
+        erasure = ErasureService(
+            SqliteErasures(
+                database,
+                slots,
+                study_keys.of,
+                random,
+                record=record,
+                forget=lambda c, study, subject: log_store.forget(
+                    c, study_id=study, subject_id=subject
+                ),
+                drop_keys=partial(_drop_keys, study_keys, subject_keys),
+            ),
+            slots,
+            objects,
+            clock,
+            proof=log_store.proof,
+        )
+        erasure.recover()  # what a backup from before an erasure brought back goes again
         jobs = SqliteJobs(database, study_keys.of, random, completion, retries, record)
         outputs = SqliteOutputs(database, keys, study_keys.of, random, record)
         swept = 0 if clean else _sweep(objects, studies)
@@ -162,6 +192,8 @@ def open_state(
     return State(
         path=path,
         objects=objects,
+        erasure=erasure,
+        holds=HoldService(SqliteHolds(database, random, record), clock),
         studies=studies,
         subjects=subjects,
         jobs=jobs,
@@ -171,6 +203,8 @@ def open_state(
         changes=SqliteChanges(database),
         reviews=SqliteReviews(database, study_keys.of, random, record),
         deployments=SqliteDeployments(database, record),
+        policies=SqlitePolicies(database, record),
+        governance=SqliteGovernance(database, studies, subjects, record, minor_years),
         work_rows=SqliteWorkRows(database, study_keys.of),
         holdings=SqliteHoldings(database, study_keys, studies, outputs),
         keys=keys,
@@ -229,6 +263,15 @@ def _claim(database: Database, keys: KeyStore) -> bool:
 
 def _mark(c: sqlite3.Connection, *, clean: bool) -> None:
     c.execute("INSERT OR REPLACE INTO meta VALUES ('clean', ?)", (b"1" if clean else b"0",))
+
+
+def _drop_keys(
+    studies: StudyKeys, subjects: SubjectKeys, erased: Sequence[str], subject_id: str
+) -> None:
+    for study_id in erased:
+        studies.forget(study_id)
+    if subject_id:
+        subjects.forget(subject_id)
 
 
 def _sweep(objects: FileObjects, studies: SqliteStudies) -> int:
