@@ -35,6 +35,7 @@ from bedside_edge.ports import (
     Sealed,
     StoredResult,
 )
+from bedside_edge.ports.evidence import BOX
 from bedside_edge.ports.subjects import Subject, SubjectFacts
 from bedside_edge.store.rules import CompletionRules, RetryRules, new_id, score
 from support.fake_clock import SeededBytes
@@ -434,7 +435,7 @@ class MemoryJobs:
                 if job.study_id == study_id and job.state is JobState.COLLECTING:
                     put(self._disk, replace(job, state=JobState.READY, due=now, updated=now))
 
-    def replay(self, job_id: str, now: int) -> Job:
+    def replay(self, job_id: str, now: int, actor: str = BOX) -> Job:
         with self._lock:
             job = self._allowed(job_id, (JobState.DEAD,))
             self._disk.interruptions.pop(job_id, None)
@@ -442,12 +443,12 @@ class MemoryJobs:
                 self._disk, replace(job, state=JobState.READY, due=now, updated=now, attempts=0)
             )
 
-    def cancel(self, job_id: str, now: int) -> Job:
+    def cancel(self, job_id: str, now: int, actor: str = BOX) -> Job:
         with self._lock:
             job = self._allowed(job_id, (*UNENDED, JobState.DEAD))
             return put(self._disk, replace(job, state=JobState.CANCELLED, lease="", updated=now))
 
-    def prioritise(self, job_id: str, priority: Priority, now: int) -> Job:
+    def prioritise(self, job_id: str, priority: Priority, now: int, actor: str = BOX) -> Job:
         with self._lock:
             job = self._allowed(job_id, UNENDED)
             put(self._disk, replace(job, priority=priority, updated=now))

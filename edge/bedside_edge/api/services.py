@@ -25,10 +25,12 @@ from bedside_edge.ports import (
     RandomBytes,
     Way,
 )
-from bedside_edge.services.access import AccessService
 from bedside_edge.ports.events import ChangeFeed
+from bedside_edge.ports.evidence import BOX
 from bedside_edge.ports.requests import RequestStore
+from bedside_edge.services.access import AccessService
 from bedside_edge.services.delivery import Deliveries
+from bedside_edge.services.evidence import EvidenceService
 from bedside_edge.services.holdings import Holdings
 from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.publish import PublishService
@@ -85,7 +87,7 @@ class Jobs(Protocol):
         """Return the job when it has ended, or as it is after `seconds`."""
         ...
 
-    def replay(self, job_id: str) -> Job:
+    def replay(self, job_id: str, actor: str = BOX) -> Job:
         """Put a dead job back; WrongStateError, NotFoundError."""
         ...
 
@@ -374,6 +376,7 @@ class Services:
     requests: RequestStore  # under an Idempotency-Key
     changes: ChangeFeed
     access: AccessService
+    evidence: EvidenceService  # the log, and who looked
     health: Health
     clock: Clock
     random: RandomBytes

@@ -17,6 +17,7 @@ from bedside_core.errors import (
     WrongStateError,
 )
 from bedside_edge.ports import Clock, ObjectStore, PixelReader
+from bedside_edge.ports.evidence import BOX
 from bedside_edge.services.outputs import (
     Delivery,
     Destination,
@@ -31,6 +32,8 @@ log = logging.getLogger(__name__)
 _IDLE_S = 5.0
 _BATCH = 16  # objects over one association
 GIVEN_UP = "given-up"
+SEALED = "sealed"  # the policy's rule
+_SEALED_MS = 60_000
 
 Count = Callable[[str, str], None]  # destination, outcome code
 
@@ -66,10 +69,13 @@ class DeliveryWorker:
         clock: Clock,
         rules: SendRules,
         count: Count,
+        permit: Callable[[str], None] = lambda _study_id: None,
     ) -> None:
+        """Stand on the ports; `permit` returns when a study's objects may leave."""
         self.destination, self.condition = destination, Condition()
         self._outputs, self._objects, self._reader = outputs, objects, reader
         self._clock, self._rules, self._count = clock, rules, count
+        self._permit = permit
 
     def kick(self) -> None:
         """Try again at once: a person said the destination is back."""
@@ -101,6 +107,7 @@ class DeliveryWorker:
     def _load(self, delivery: Delivery) -> _Load | None:
         """Open the object and check once more whose it is; a mismatch goes to a person."""
         try:
+            self._permit(delivery.study_id)
             output = self._outputs.output(delivery.output_id)
             data = self._objects.read(output.object_name, output.object_key)
             header = self._reader.header(data)
@@ -111,7 +118,10 @@ class DeliveryWorker:
         except StoreUnavailableError:
             raise  # the box's trouble, not the object's: the loop waits and looks again
         except BedsideError as error:
-            self._outputs.failed(delivery.delivery_id, error.code, self._clock.now(), None)
+            now = self._clock.now()
+            # a sealed box is unsealed one day; everything else waits for a person
+            due = now + _SEALED_MS if SEALED in getattr(error, "rules", ()) else None
+            self._outputs.failed(delivery.delivery_id, error.code, now, due)
             self._note("delivery held back", delivery, error.code)
             return None
         return _Load(delivery, output.sop_class_uid, data)
@@ -202,9 +212,9 @@ class Deliveries:
         self.outputs, self.workers = outputs, dict(workers)
         self._clock, self._bell = clock, bell
 
-    def retry(self, delivery_id: str) -> Delivery:
+    def retry(self, delivery_id: str, actor: str = BOX) -> Delivery:
         """Send a dead delivery again, at once; WrongStateError, NotFoundError."""
-        delivery = self.outputs.replay(delivery_id, self._clock.now())
+        delivery = self.outputs.replay(delivery_id, self._clock.now(), actor)
         if worker := self.workers.get(delivery.destination):
             worker.kick()
         self._bell.ring()

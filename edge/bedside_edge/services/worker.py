@@ -12,6 +12,7 @@ from typing import Protocol
 
 from bedside_core.errors import BedsideError, TimedOutError, WrongStateError
 from bedside_edge.ports import Clock, Instance, Job, JobQueue, JobState, ObjectStore, Outcome
+from bedside_edge.ports.evidence import BOX
 from bedside_edge.services.ingest import IngestService, failure_code
 
 log = logging.getLogger(__name__)
@@ -215,8 +216,8 @@ class Jobs:
                 return job
             self._bell.wait(seen, left)
 
-    def replay(self, job_id: str) -> Job:
+    def replay(self, job_id: str, actor: str = BOX) -> Job:
         """Put a dead job back."""
-        job = self.queue.replay(job_id, self._clock.now())
+        job = self.queue.replay(job_id, self._clock.now(), actor)
         self._bell.ring()
         return job
