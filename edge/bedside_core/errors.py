@@ -308,6 +308,27 @@ class WrongStateError(InvalidInputError):
     status = 409
 
 
+class WrongTransactionError(InvalidInputError):
+    """The workitem is being performed under another Transaction UID."""
+
+    code = "wrong-transaction"
+    status = 409
+
+
+class AlreadyExistsError(InvalidInputError):
+    """Something is held under that identifier already."""
+
+    code = "already-exists"
+    status = 409
+
+
+class NotOfferedError(RefusedError):
+    """The standard has this service, this box does not offer it."""
+
+    code = "not-offered"
+    status = 403
+
+
 class StaleRevisionError(InvalidInputError):
     """Somebody changed it after the revision that If-Match names; look again, then decide."""
 
@@ -553,6 +574,24 @@ class InvalidMessageError(InvalidInputError):
     """A message, manifest or roster entry of the nightly sync is malformed or out of order."""
 
     code = "invalid-message"
+
+
+class HubUnavailableError(UnavailableError):
+    """The hub cannot be reached or does not answer; the box tries again later."""
+
+    code = "hub-unavailable"
+    status = 502
+
+
+class HubRefusedError(RefusedError):
+    """The hub said no; `reason` is its own stable code."""
+
+    code = "hub-refused"
+    status = 409
+
+    def __init__(self, reason: str, text: str) -> None:
+        super().__init__(text)
+        self.reason = reason
 
 
 class ManifestRefusedError(RefusedError):

@@ -30,7 +30,7 @@ def test_received_and_made_objects_are_found_together(box, holdings):
     box.settle()
     (entry,) = holdings.studies()
     assert (entry.instances, entry.series) == (3, 3)
-    assert entry.modalities == ("CR", "SR")
+    assert entry.modalities == ("CR", "OT", "SR")
     items = holdings.items(entry)
     assert [item.made for item in items] == [False, True, True]
     for item in items:

@@ -61,7 +61,7 @@ def qido_router(services: Services, storage: WorkPool) -> APIRouter:
     async def found(request: Request, level: Level, study: str = "", series: str = "") -> Response:
         pairs = query_pairs(request)
         want_json(request)
-        base = f"{request.url.scheme}://{request.url.netloc}/dicom-web"
+        base = base_url(request)
 
         def look() -> Response:
             query = parse(level, pairs, within=bool(study))
@@ -112,6 +112,19 @@ def qido_router(services: Services, storage: WorkPool) -> APIRouter:
         series_instances,
     )
     return router
+
+
+def base_url(request: Request) -> str:
+    """Return the address of this DICOMweb service as its caller wrote it.
+
+    Some clients leave the port out of Host. Where the name is one of this machine, the port that
+    took the call is put back; behind a proxy of another name it would be the wrong one.
+    """
+    host = request.url.netloc
+    server = request.scope.get("server")
+    if server and server[1] and host in ("127.0.0.1", "localhost", "[::1]"):
+        host = f"{host}:{server[1]}"
+    return f"{request.url.scheme}://{host}/dicom-web"
 
 
 def query_pairs(request: Request) -> list[tuple[str, str]]:

@@ -25,7 +25,7 @@ from bedside_edge.api.accept import Choice, accepted, choose
 from bedside_edge.api.guard import needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
-from bedside_edge.api.routes_qido import Uid, json_reply, want_json
+from bedside_edge.api.routes_qido import Uid, base_url, json_reply, want_json
 from bedside_edge.api.services import Services
 from bedside_edge.dicom import retrieve
 from bedside_edge.dicom.part10 import EXPLICIT_LE
@@ -326,7 +326,7 @@ def _add_values(router: APIRouter, retrieval: Retrieval) -> None:
 def _url(request: Request, item: Item) -> str:
     header = item.header
     return (
-        f"{request.url.scheme}://{request.url.netloc}/dicom-web/studies/{header.study_uid}"
+        f"{base_url(request)}/studies/{header.study_uid}"
         f"/series/{header.series_uid}/instances/{header.sop_instance_uid}"
     )
 

@@ -19,7 +19,7 @@ from bedside_edge.services.outputs import Kind, Output
 
 _MOST_ITEMS: Final = 50_000  # headers of about 1 KiB
 _BATCH: Final = 256  # studies decrypted per look at the database
-_MODALITY: Final = {Kind.SR: "SR", Kind.SC: "", Kind.SEG: "SEG", Kind.KO: "KO"}  # SC: its source's
+_MODALITY: Final = {Kind.SR: "SR", Kind.SC: "OT", Kind.SEG: "SEG", Kind.KO: "KO"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -251,12 +251,12 @@ class Holdings:
 def _entry(held: HeldStudy, seal: bytes) -> StudyEntry:
     first = held.headers[0]
     received = {header.modality for header in held.headers if header.modality}
-    made = {_MODALITY[kind] or first.modality for kind in held.made}
+    made = {_MODALITY[kind] for kind in held.made}
     return StudyEntry(
         study_id=held.study_id,
         seal=seal,
         header=first,
-        modalities=tuple(sorted((received | made) - {""})),
+        modalities=tuple(sorted(received | made)),
         sop_classes=frozenset(header.sop_class_uid for header in held.headers),
         # every object the box makes is a series of its own
         series=len({header.series_uid for header in held.headers}) + len(held.made),
