@@ -92,7 +92,7 @@ class Hold:
 
 
 class ErasureStore(Protocol):
-    """Erasures and holds; every method is one transaction."""
+    """Erasures; every method is one transaction."""
 
     def plan(self, scope: ErasureScope, target: str, studies: Sequence[str] = ()) -> ErasurePlan:
         """Say what an erasure would destroy; NotFoundError. `studies` for a batch."""
@@ -153,8 +153,12 @@ class ErasureStore(Protocol):
         """Note that database and key slots agree."""
         ...
 
+
+class HoldStore(Protocol):
+    """Legal holds; every method is one transaction."""
+
     def hold(self, study_id: str, *, reason: str, actor: str, at: int, review_at: int) -> Hold:
-        """Put a study under legal hold and cancel its jobs; NotFoundError."""
+        """Put a study under legal hold; a running job ends without a result. NotFoundError."""
         ...
 
     def release(self, hold_id: str, *, actor: str, at: int) -> Hold:

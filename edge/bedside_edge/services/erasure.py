@@ -25,7 +25,6 @@ from bedside_edge.ports.erasure import (
     ErasureState,
     ErasureStore,
     Files,
-    Hold,
 )
 from bedside_edge.ports.slots import KeySlots
 
@@ -41,7 +40,7 @@ def _quiet(_: str) -> None:
 
 
 class ErasureService:
-    """Erasures and legal holds. Thread-safe: steps are idempotent and rows are transactions."""
+    """Erasures. Thread-safe: steps are idempotent and rows are transactions."""
 
     def __init__(
         self,
@@ -145,22 +144,6 @@ class ErasureService:
             index=erasure.entry,
             proof=self._proof(erasure.entry).decode(),
         )
-
-    # --- legal hold --------------------------------------------------------------------------
-
-    def hold(self, study_id: str, *, reason: str, actor: str, review_at: int) -> Hold:
-        """Stop processing a study and keep it: neither request nor retention erases it."""
-        return self._store.hold(
-            study_id, reason=reason, actor=actor, at=self._clock.now(), review_at=review_at
-        )
-
-    def release(self, hold_id: str, *, actor: str) -> Hold:
-        """End a hold; NotFoundError, WrongStateError."""
-        return self._store.release(hold_id, actor=actor, at=self._clock.now())
-
-    def holds(self, *, study_id: str = "", released: bool = False) -> list[Hold]:
-        """Return holds, oldest first; released ones only if asked."""
-        return self._store.holds(study_id=study_id, released=released)
 
     # --- steps -------------------------------------------------------------------------------
 

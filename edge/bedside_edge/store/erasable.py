@@ -34,6 +34,8 @@ SUBJECT_ROWS: Final[Mapping[str, str]] = MappingProxyType({"subjects": "subject_
 KEPT: Final[Mapping[str, str]] = MappingProxyType(
     {
         "entry_about": "deleted through EvidenceLog.forget, together with the log's entry",
+        "deidentifications": "who answers for a lowered grade; random ids of ours, nothing more",
+        "lowerings": "who answers for a lowered grade; random ids of ours, nothing more",
     }
 )
 

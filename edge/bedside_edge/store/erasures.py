@@ -1,4 +1,4 @@
-"""Erasures and legal holds in SQLite; the order of steps is the service's (services/erasure.py)."""
+"""Erasures in SQLite; the order of steps is the service's (services/erasure.py)."""
 
 import json
 import sqlite3
@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from bedside_core.erasure import Destroyed, refs_of, rows
-from bedside_core.errors import LegalHoldError, NotFoundError, WrongStateError
+from bedside_core.errors import LegalHoldError, NotFoundError
 from bedside_core.evidence.entry import Kind
 from bedside_edge.ports import RandomBytes
 from bedside_edge.ports.erasure import (
@@ -15,7 +15,6 @@ from bedside_edge.ports.erasure import (
     ErasurePlan,
     ErasureScope,
     ErasureState,
-    Hold,
 )
 from bedside_edge.ports.evidence import Event, Record
 from bedside_edge.ports.slots import KeySlots
@@ -31,39 +30,44 @@ Forget = Callable[[sqlite3.Connection, str, str], object]
 _SELECT: Final = """
   SELECT erasure_id, scope, target, state, reason, actor, at, done_at, studies, slots, objects,
          elsewhere, entry FROM erasures """
-_HOLDS: Final = """
-  SELECT hold_id, study_id, reason, actor, at, review_at, released_at, released_by FROM holds
-  WHERE (?1 = '' OR study_id = ?1) AND (?2 OR released_at = 0) ORDER BY seq"""
-_IN: Final = "IN (SELECT value FROM json_each(?1))"
-_COUNTS: Final = f"""
-  SELECT (SELECT count(*) FROM instances WHERE study_id {_IN})
-         + (SELECT count(*) FROM outputs WHERE study_id {_IN}),
-         (SELECT coalesce(sum(size), 0) FROM instances WHERE study_id {_IN})
-         + (SELECT coalesce(sum(size), 0) FROM outputs WHERE study_id {_IN}),
-         (SELECT count(*) FROM results WHERE study_id {_IN}),
-         (SELECT count(*) FROM jobs WHERE study_id {_IN}
+_COUNTS: Final = """
+  WITH wanted (id) AS (SELECT value FROM json_each(?1)),
+       files (size) AS (SELECT size FROM instances WHERE study_id IN wanted
+                        UNION ALL SELECT size FROM outputs WHERE study_id IN wanted)
+  SELECT (SELECT count(*) FROM files), (SELECT coalesce(sum(size), 0) FROM files),
+         (SELECT count(*) FROM results WHERE study_id IN wanted),
+         (SELECT count(*) FROM jobs WHERE study_id IN wanted
           AND state IN ('collecting', 'ready', 'running')),
-         (SELECT count(*) FROM deliveries WHERE study_id {_IN} AND state = 'waiting')"""
-_FILES: Final = f"""
-  SELECT object_name FROM instances WHERE study_id {_IN}
-  UNION ALL SELECT object_name FROM outputs WHERE study_id {_IN}"""
-_SENT: Final = f"""
+         (SELECT count(*) FROM deliveries WHERE study_id IN wanted AND state = 'waiting')"""
+_FILES: Final = """
+  SELECT object_name FROM instances WHERE study_id IN (SELECT value FROM json_each(?1))
+  UNION ALL SELECT object_name FROM outputs WHERE study_id IN (SELECT value FROM json_each(?1))"""
+_SENT: Final = """
   SELECT d.destination, d.state = 'delivered', o.study_id, o.output_id, o.header
   FROM deliveries AS d JOIN outputs AS o USING (output_id)
-  WHERE o.study_id {_IN} AND d.attempts > 0 ORDER BY d.destination, d.seq"""
-_SLOTS: Final = f"SELECT slot FROM studies WHERE study_id {_IN}"
-_HELD: Final = f"SELECT DISTINCT study_id FROM holds WHERE study_id {_IN} AND released_at = 0"
+  WHERE o.study_id IN (SELECT value FROM json_each(?1)) AND d.attempts > 0
+  ORDER BY d.destination, d.seq"""
+_SLOTS: Final = "SELECT slot FROM studies WHERE study_id IN (SELECT value FROM json_each(?1))"
+_HELD: Final = """
+  SELECT DISTINCT study_id FROM holds
+  WHERE study_id IN (SELECT value FROM json_each(?1)) AND released_at = 0"""
+_THERE: Final = """
+  SELECT study_id FROM studies WHERE study_id IN (SELECT value FROM json_each(?1)) ORDER BY 1"""
+_ALONE: Final = """
+  SELECT subject_id FROM subjects AS p WHERE p.identified = 0
+  AND p.subject_id IN (SELECT subject_id FROM studies
+                       WHERE study_id IN (SELECT value FROM json_each(?1)))
+  AND NOT EXISTS (SELECT 1 FROM studies AS s WHERE s.subject_id = p.subject_id
+                  AND s.study_id NOT IN (SELECT value FROM json_each(?1)))"""
 _STOP_JOBS: Final = """
   UPDATE jobs SET state = 'cancelled', lease = '', updated = ?2
   WHERE study_id = ?1 AND state IN ('collecting', 'ready', 'running')"""
 _STOP_DELIVERIES: Final = """
-  UPDATE deliveries SET state = 'withdrawn', updated = ?2 WHERE study_id = ?1 AND state = 'waiting'"""
+  UPDATE deliveries SET state = 'withdrawn', updated = ?2
+  WHERE study_id = ?1 AND state = 'waiting'"""
 _STOP_PUBLICATIONS: Final = """
   UPDATE publications SET state = 'dead', reason = 'erased' WHERE state = 'waiting'
   AND result_id IN (SELECT result_id FROM results WHERE study_id = ?)"""
-_PAUSE_RUNNING: Final = """
-  UPDATE jobs SET state = 'ready', lease = '', updated = ?2, attempts = max(0, attempts - 1)
-  WHERE study_id = ?1 AND state = 'running'"""
 
 
 class SqliteErasures:
@@ -263,66 +267,6 @@ class SqliteErasures:
         mark = self._slots.mark()
         self._database.write(lambda c: keep_mark(c, mark))
 
-    # --- legal hold ------------------------------------------------------------------------------
-
-    def hold(self, study_id: str, *, reason: str, actor: str, at: int, review_at: int) -> Hold:
-        """Put a study under legal hold; its running job ends without a result. NotFoundError."""
-        hold_id = new_id(self._random)
-
-        def put(c: sqlite3.Connection) -> None:
-            _studies(c, ErasureScope.STUDY, study_id, ())
-            c.execute(
-                "INSERT INTO holds (hold_id, study_id, reason, actor, at, review_at)"
-                " VALUES (?, ?, ?, ?, ?, ?)",
-                (hold_id, study_id, reason, actor, at, review_at),
-            )
-            c.execute(_PAUSE_RUNNING, (study_id, at))
-            self._record(c, _held(actor, study_id, "legal-hold", review_at))
-
-        self._database.write(put)
-        return next(h for h in self.holds(study_id=study_id) if h.hold_id == hold_id)
-
-    def release(self, hold_id: str, *, actor: str, at: int) -> Hold:
-        """End a hold; NotFoundError, WrongStateError when it is released already."""
-
-        def end(c: sqlite3.Connection) -> str:
-            row = c.execute(
-                "SELECT study_id, released_at FROM holds WHERE hold_id = ?", (hold_id,)
-            ).fetchone()
-            if row is None:
-                raise NotFoundError("no hold of that id")
-            if row[1]:
-                raise WrongStateError("the hold is released already")
-            c.execute(
-                "UPDATE holds SET released_at = ?, released_by = ? WHERE hold_id = ?",
-                (at, actor, hold_id),
-            )
-            self._record(c, _held(actor, row[0], "legal-hold-released", at))
-            return str(row[0])
-
-        study_id = self._database.write(end)
-        held = self.holds(study_id=study_id, released=True)
-        return next(h for h in held if h.hold_id == hold_id)
-
-    def holds(self, *, study_id: str = "", released: bool = False) -> list[Hold]:
-        """Return holds, oldest first; released ones only if asked."""
-        found = self._database.read(
-            lambda c: c.execute(_HOLDS, (study_id, int(released))).fetchall()
-        )
-        return [
-            Hold(
-                hold_id=row[0],
-                study_id=row[1],
-                reason=row[2],
-                actor=row[3],
-                at=row[4],
-                review_at=row[5],
-                released_at=row[6],
-                released_by=row[7],
-            )
-            for row in found
-        ]
-
     # --- inside ----------------------------------------------------------------------------------
 
     def _list(self, where: str, values: tuple[Any, ...]) -> list[Erasure]:
@@ -352,13 +296,6 @@ class SqliteErasures:
         )
 
 
-def _held(actor: str, study_id: str, what: str, until: int) -> Event:
-    payload = json.dumps({"study": study_id, "until": until}, sort_keys=True).encode()
-    return Event(
-        kind=Kind.DECISION, actor=actor, study_id=study_id, payload=payload, refs={"code": what}
-    )
-
-
 def _studies(
     c: sqlite3.Connection, scope: ErasureScope, target: str, studies: Sequence[str]
 ) -> list[str]:
@@ -369,8 +306,7 @@ def _studies(
         query, values = "SELECT study_id FROM studies WHERE subject_id = ? ORDER BY 1", target
         return [study for (study,) in c.execute(query, (values,))]
     wanted = [target] if scope is ErasureScope.STUDY else sorted(set(studies))
-    query = f"SELECT study_id FROM studies WHERE study_id {_IN} ORDER BY 1"
-    found = [study for (study,) in c.execute(query, (json.dumps(wanted),))]
+    found = [study for (study,) in c.execute(_THERE, (json.dumps(wanted),))]
     if found != wanted:
         raise NotFoundError("no study of that id")
     return found
@@ -378,12 +314,7 @@ def _studies(
 
 def _alone(c: sqlite3.Connection, studies: Sequence[str]) -> list[str]:
     """Return patients without a patient id who are nothing but one of these studies."""
-    query = f"""
-      SELECT subject_id FROM subjects AS p WHERE p.identified = 0
-      AND p.subject_id IN (SELECT subject_id FROM studies WHERE study_id {_IN})
-      AND NOT EXISTS (SELECT 1 FROM studies AS s WHERE s.subject_id = p.subject_id
-                      AND s.study_id NOT {_IN})"""
-    return [subject for (subject,) in c.execute(query, (json.dumps(list(studies)),))]
+    return [subject for (subject,) in c.execute(_ALONE, (json.dumps(list(studies)),))]
 
 
 def _one(c: sqlite3.Connection, erasure_id: str) -> Erasure:

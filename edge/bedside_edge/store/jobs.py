@@ -42,13 +42,14 @@ _LIST: Final = """(?1 = '[]' OR state IN (SELECT value FROM json_each(?1)))
   AND (?3 IS NULL OR priority = ?3) ORDER BY seq DESC LIMIT ?2"""
 _LIST_ALL: Final = f"{_SELECT} WHERE {_LIST}"
 _LIST_STUDY: Final = f"{_SELECT} WHERE study_id = ?4 AND {_LIST}"
-# An open job that no other job of its study has to end before
+# An open job that no other job of its study has to end before, of a study under no legal hold
 _FREE: Final = """
   FROM jobs
   WHERE state IN ('collecting', 'ready')
   AND NOT EXISTS (SELECT 1 FROM jobs AS r WHERE r.study_id = jobs.study_id AND r.state = 'running')
   AND NOT EXISTS (SELECT 1 FROM jobs AS o WHERE o.study_id = jobs.study_id AND o.seq < jobs.seq
                   AND o.state IN ('collecting', 'ready'))
+  AND NOT EXISTS (SELECT 1 FROM holds AS h WHERE h.study_id = jobs.study_id AND h.released_at = 0)
 """
 # Nothing is made to wait longer than to ?2: what is due after that was dated by a clock that has
 # been set back since, and would wait as long as that clock was ahead
@@ -153,7 +154,10 @@ class SqliteJobs:
         """Back off and retry, or DEAD after the last attempt; WrongStateError: stale lease."""
 
         def end(c: sqlite3.Connection) -> JobState:
-            attempts = _one(c, job.job_id).attempts
+            row = c.execute(_BY_ID, (job.job_id,)).fetchone()
+            if row is None:
+                raise WrongStateError("the job was erased with its study")
+            attempts = _job(row).attempts
             if attempts >= self._retries.attempts:
                 _end(c, job, JobState.DEAD, code, now)
                 self._record(c, told.job_dead(job.study_id, job.job_id, code))

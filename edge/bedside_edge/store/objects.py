@@ -12,10 +12,11 @@ can then be made durable side by side. What a power cut leaves without a row is 
 
 import contextlib
 import errno
+import hashlib
 import os
 import re
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -147,6 +148,27 @@ class FileObjects:
         self._forget(name)
         with _mapped():
             self._path(name).unlink(missing_ok=True)
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Remove files; gone for good when it returns, whatever happens to the power."""
+        shelves = set()
+        for name in names:
+            self.delete(name)
+            shelves.add(name[:2])
+        with _mapped():
+            for shelf in sorted(shelves):
+                sync_folder(self.folder / shelf)
+
+    def fingerprint(self, name: str) -> tuple[str, int] | None:
+        """Return SHA-256 (hex) and size of the encrypted file; None when it is gone."""
+        try:
+            with self._path(name).open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                return digest, file.tell()
+        except FileNotFoundError:
+            return None
+        except OSError as cause:
+            raise _translate(cause) from cause
 
     def names(self) -> Iterator[str]:
         """Yield the names of all sealed objects."""

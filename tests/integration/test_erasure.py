@@ -1,0 +1,460 @@
+"""Erased means erased: nothing plain, no key, not in the folder and not in backups from before."""
+
+import json
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from bedside_core.erasure import check_entry, list_digest, parse_certificate
+from bedside_core.errors import (
+    BedsideError,
+    LegalHoldError,
+    NotFoundError,
+    StoreUnavailableError,
+    WrongStateError,
+)
+from bedside_core.evidence.entry import Kind
+from bedside_core.evidence.proof import parse_proof
+from bedside_edge.ports import JobState, Outcome
+from bedside_edge.ports.erasure import ErasureState
+from bedside_edge.services.outputs import Kind as OutputKind
+from bedside_edge.services.outputs import NewOutput, Occasion, Routes
+from bedside_edge.store.evidence_open import LogSettings
+from bedside_edge.store.state import State, open_state
+from bedside_edge.system.clock import SystemClock
+from bedside_edge.system.keys import open_box_keys
+from bedside_edge.system.log_keys import open_log_keys
+from bedside_edge.system.random_os import OsRandom
+from support.state_houses import ANY_DISK, T0, arrival, sealed
+
+ROW = bytes(range(7, 247)) * 20  # a row of pixels that would be found again
+STEPS = ("intend", "destroy", "fingerprint", "remove", "files", "scrub", "end")
+DAY = 86_400_000
+
+
+@contextmanager
+def opened(folder: Path, *, step=None) -> Iterator[State]:
+    state = open_at(folder)
+    try:
+        if step:
+            state.erasure._step = step
+        yield state
+    finally:
+        state.close()
+
+
+def open_at(folder: Path) -> State:
+    return open_state(
+        folder,
+        SystemClock(),
+        OsRandom(),
+        open_box_keys,
+        disk=ANY_DISK,
+        evidence=LogSettings(open_keys=open_log_keys),
+    )
+
+
+def fill(state: State, patient: str = "PATIENT-4711", study: str = "1.2.840.55555") -> str:
+    """File a study of two instances with a result and an object of it; return its id."""
+    state.outputs.publish_results(wanted=True)
+    for number in (1, 2):
+        sent = arrival(
+            state,
+            f"{study}.{number}",
+            study=study,
+            patient=patient,
+            data=f"{patient} {study}.{number} ".encode() + ROW,
+        )
+        study_id = state.studies.file([sent])[0].study_id
+    state.jobs.complete(study_id, T0)
+    job = state.jobs.lease(T0)
+    body = json.dumps({"patient": patient, "study": study, "probability": 0.875}).encode()
+    result = state.jobs.finish(job, Outcome(refused=False, reason="", body=body), T0)
+    made = NewOutput(
+        kind=OutputKind.SR,
+        occasion=Occasion.RESULT,
+        sealed=sealed(state, f"report of {patient}".encode()),
+        sop_class_uid="1.2.840.10008.5.1.4.1.1.88.33",
+        sop_instance_uid=f"{study}.99",
+    )
+    routes = Routes(kinds={"pacs": frozenset({OutputKind.SR})}, everywhere=True)
+    state.outputs.published(result, [made], routes, T0)
+    return study_id
+
+
+def secrets_of(state: State, folder: Path, study_id: str) -> dict[str, bytes]:
+    """Everything that must not be found again: plain values, keys, and their wrapped forms."""
+    found = {
+        "name": b"Muster^Ada",
+        "patient": b"PATIENT-4711",
+        "uid": b"1.2.840.55555",
+        "pixels": ROW[:64],
+        "probability": b"0.875",
+    }
+    slots = (folder / "keys" / "slots").read_bytes()
+
+    def look(c: sqlite3.Connection) -> None:
+        row = c.execute(
+            "SELECT slot, data_key, subject_id FROM studies WHERE study_id = ?", (study_id,)
+        ).fetchone()
+        found["slot"] = slots[row[0] * 32 : row[0] * 32 + 32]
+        found["wrapped data key"] = row[1]
+        found["data key"] = state.slots.unwrap(row[0], row[1], b"study " + study_id.encode())
+        headers = c.execute(
+            "SELECT object_key, header, uid_hash FROM instances WHERE study_id = ?", (study_id,)
+        )
+        for number, (key, header, uid_hash) in enumerate(headers):
+            found[f"wrapped object key {number}"] = key
+            found[f"header {number}"] = header
+            found[f"uid hash {number}"] = uid_hash.encode()
+        (body,) = c.execute("SELECT body FROM results WHERE study_id = ?", (study_id,)).fetchone()
+        found["result"] = body
+
+    state.database.read(look)
+    for number, instance in enumerate(state.studies.instances(study_id)):
+        found[f"object key {number}"] = instance.object_key
+    return found
+
+
+def search(folder: Path, secrets: dict[str, bytes]) -> set[tuple[str, str]]:
+    """Return (what, where) for every secret found in any file or name below `folder`."""
+    hits = set()
+    for path in sorted(folder.rglob("*")):
+        content = str(path.relative_to(folder)).encode()
+        content += path.read_bytes() if path.is_file() else b""
+        for what, secret in secrets.items():
+            forms = (secret, secret.hex().encode(), secret.decode("latin-1").encode("utf-16-le"))
+            if any(form in content for form in forms):
+                hits.add((what, path.name))
+    return hits
+
+
+PLAIN = ("name", "patient", "uid", "pixels", "probability")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def test_after_an_erasure_a_search_of_the_whole_folder_finds_nothing(folder):
+    with opened(folder) as state:
+        study_id = fill(state)
+        kept = fill(state, "PATIENT-2", "1.2.840.66666")
+        secrets = secrets_of(state, folder, study_id)
+        assert not search(folder, {what: secrets[what] for what in PLAIN})
+        assert search(folder, {"wrapped": secrets["wrapped data key"], "slot": secrets["slot"]})
+        names = {i.object_name for i in state.studies.instances(study_id)}
+        done = state.erasure.erase(
+            state.erasure.plan_study(study_id), reason="request", actor="t:1"
+        )
+        assert done.state is ErasureState.DONE
+        assert names <= {o.name for o in done.objects}
+        assert len(done.objects) == 3
+        assert search(folder, secrets) == set()
+        with pytest.raises(NotFoundError):
+            state.studies.instances(study_id)
+        assert len(state.studies.instances(kept)) == 2
+    assert search(folder, secrets) == set()
+    with opened(folder) as state:
+        assert len(state.studies.instances(kept)) == 2
+        assert state.erasure.recover() == 0
+
+
+def test_a_backup_from_before_does_not_open_with_the_living_keys(folder, tmp_path):
+    with opened(folder) as state:
+        study_id = fill(state)
+        secrets = secrets_of(state, folder, study_id)
+        backup = tmp_path / "backup"
+        shutil.copytree(folder, backup, ignore=shutil.ignore_patterns("slots*"))
+        state.database.copy_to(backup / "copy.db")
+        keys = {what: value for what, value in secrets.items() if what in ("slot", "data key")}
+        assert search(folder, keys) == {("slot", "slots")}
+        subject = state.subjects.subject_of(study_id)
+        state.erasure.erase(state.erasure.plan_subject(subject), reason="request", actor="t:1")
+    unwrapped = {w: v for w, v in secrets.items() if "wrapped" not in w and w in (*PLAIN, *keys)}
+    unwrapped |= {w: v for w, v in secrets.items() if w.startswith("object key")}
+    assert search(backup, unwrapped) == set()
+    # all there is: the old database and objects, the box key, and today's slots
+    box_keys = open_box_keys(backup / "keys", OsRandom(), create=False)
+    with sqlite3.connect(backup / "copy.db") as c:
+        slot, wrapped = c.execute("SELECT slot, data_key FROM studies").fetchone()
+    context = b"study " + study_id.encode()
+    today = (folder / "keys" / "slots").read_bytes()
+    assert today[slot * 32 : slot * 32 + 32] == bytes(32)
+    for secret in {today[n : n + 32] for n in range(0, len(today), 32)}:
+        with pytest.raises(BedsideError):
+            box_keys.unwrap_with(secret, wrapped, b"slot %d " % slot + context)
+    with pytest.raises(BedsideError):
+        box_keys.unwrap(wrapped, context)
+
+
+@pytest.mark.parametrize("scope", ["study", "subject"])
+def test_a_restored_backup_is_erased_again_before_the_box_serves(folder, tmp_path, scope):
+    with opened(folder) as state:
+        study_id = fill(state)
+        other = fill(state, "PATIENT-2", "1.2.840.66666")
+        subject = state.subjects.subject_of(study_id)
+        secrets = secrets_of(state, folder, study_id)
+    backup = tmp_path / "backup"
+    shutil.copytree(folder, backup)
+    with opened(folder) as state:
+        service = state.erasure
+        plan = service.plan_study(study_id) if scope == "study" else service.plan_subject(subject)
+        service.erase(plan, reason="request", actor="t:1")
+    for name in ("slots", "slots.journal"):  # the living keys stay, everything else goes back
+        shutil.copy(folder / "keys" / name, backup / "keys" / name)
+    with opened(backup) as state:
+        with pytest.raises(NotFoundError):
+            state.studies.instances(study_id)
+        assert len(state.studies.instances(other)) == 2
+        (again,) = state.erasure.erasures()
+        assert (again.reason, again.state) == ("restored", ErasureState.DONE)
+        assert state.evidence.entry(again.entry).entry.kind is Kind.ERASURE
+        assert search(backup, secrets) == set()
+        if scope == "subject":
+            with pytest.raises(NotFoundError):
+                state.subjects.subject(subject)
+        assert state.erasure.recover() == 0
+
+
+def test_an_older_copy_of_the_slots_brings_nothing_back(folder, tmp_path):
+    with opened(folder) as state:
+        study_id = fill(state)
+        kept = fill(state, "PATIENT-2", "1.2.840.66666")
+        secrets = secrets_of(state, folder, study_id)
+    shutil.copytree(folder / "keys", tmp_path / "keys")
+    with opened(folder) as state:
+        plan = state.erasure.plan_study(study_id)
+        state.erasure.erase(plan, reason="request", actor="t:1")
+    for name in ("slots", "slots.journal"):
+        shutil.copy(tmp_path / "keys" / name, folder / "keys" / name)
+    assert search(folder, {"slot": secrets["slot"]})
+    with opened(folder) as state:
+        assert search(folder, secrets) == set()
+        assert len(state.studies.instances(kept)) == 2
+
+
+KILLED = """
+import os, signal, sys
+sys.path.insert(0, {tests!r})
+from pathlib import Path
+from integration.test_erasure import open_at
+state = open_at(Path({folder!r}))
+def step(name):
+    if name == {at!r}:
+        os.kill(os.getpid(), signal.SIGKILL)
+state.erasure._step = step
+state.erasure.erase(state.erasure.plan_study({study!r}), reason="request", actor="t:1")
+raise SystemExit("not killed")
+"""
+
+
+@pytest.mark.parametrize("at", STEPS)
+def test_a_kill_after_any_step_is_made_good_when_the_folder_opens(folder, at):
+    with opened(folder) as state:
+        study_id = fill(state)
+        secrets = secrets_of(state, folder, study_id)
+        files = {i.object_name for i in state.studies.instances(study_id)}
+    tests = str(Path(__file__).resolve().parents[1])
+    code = KILLED.format(tests=tests, folder=str(folder), at=at, study=study_id)
+    died = subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
+    assert died.returncode == -signal.SIGKILL, died.stderr.decode()
+    with opened(folder) as state:
+        (erasure,) = state.erasure.erasures()
+        assert erasure.state is ErasureState.DONE
+        assert {o.name for o in erasure.objects} >= files
+        entries = [n for n in range(state.evidence.size()) if is_erasure(state, n)]
+        assert entries == [erasure.entry]
+        assert search(folder, secrets) == set()
+        assert set(state.objects.names()) == set()
+
+
+def is_erasure(state: State, index: int) -> bool:
+    return state.evidence.entry(index).entry.kind is Kind.ERASURE
+
+
+def test_the_certificate_is_bound_to_the_log_and_to_the_files(folder):
+    with opened(folder) as state:
+        study_id = fill(state)
+        before = {
+            i.object_name: state.objects.fingerprint(i.object_name)
+            for i in state.studies.instances(study_id)
+        }
+        plan = state.erasure.plan_study(study_id)
+        done = state.erasure.erase(plan, reason="withdrawal", actor="person:a")
+        data = state.erasure.certificate(done.erasure_id).encode()
+        keys = state.evidence.keys
+    certificate = parse_certificate(data)
+    assert {o.name: (o.sha256, o.size) for o in certificate.objects}.items() >= before.items()
+    proof = parse_proof(certificate.proof.encode())
+    entry = check_entry(certificate, proof.extra)
+    assert entry.refs["destroyed"] == list_digest(certificate.objects)
+    assert entry.actor == "person:a"
+    assert keys
+    for text in (study_id, "PATIENT", "1.2.840.55555"):
+        assert text.encode() not in data
+
+
+def test_a_certificate_waits_until_everything_is_gone(folder, monkeypatch):
+    with opened(folder) as state:
+        study_id = fill(state)
+        with monkeypatch.context() as patch:
+            patch.setattr(state.erasure._store, "scrub", lambda: False)
+            plan = state.erasure.plan_study(study_id)
+            with pytest.raises(StoreUnavailableError):
+                state.erasure.erase(plan, reason="request", actor="t:1")
+        (begun,) = state.erasure.erasures()
+        assert begun.state is ErasureState.REMOVED
+        with pytest.raises(WrongStateError):
+            state.erasure.certificate(begun.erasure_id)
+        assert state.erasure.finish() == 1
+        assert parse_certificate(state.erasure.certificate(begun.erasure_id).encode())
+
+
+def test_a_running_job_of_an_erased_study_ends_without_a_result(folder):
+    with opened(folder) as state:
+        sent = arrival(state)
+        study_id = state.studies.file([sent])[0].study_id
+        state.jobs.complete(study_id, T0)
+        job = state.jobs.lease(T0)
+        plan = state.erasure.plan_study(study_id)
+        assert plan.open_jobs == 1
+        state.erasure.erase(plan, reason="request", actor="t:1")
+        for end in (
+            lambda: state.jobs.finish(job, Outcome(refused=False, reason="", body=b"{}"), T0),
+            lambda: state.jobs.fail(job, "engine-failed", T0),
+        ):
+            with pytest.raises(WrongStateError):
+                end()
+        assert state.jobs.lease(T0) is None
+
+
+def test_waiting_deliveries_are_cancelled_and_what_went_out_is_named(folder):
+    with opened(folder) as state:
+        study_id = fill(state)
+        (delivery,) = state.outputs.due("pacs", T0, 10)
+        assert state.erasure.plan_study(study_id).elsewhere == ()
+        state.outputs.attempt(delivery.delivery_id, T0)
+        (sent,) = state.erasure.plan_study(study_id).elsewhere
+        assert (sent.destination, sent.count, sent.arrived) == ("pacs", 1, False)
+        state.outputs.delivered(delivery.delivery_id, T0)
+        plan = state.erasure.plan_study(study_id)
+        assert plan.elsewhere[0].arrived
+        assert plan.elsewhere[0].objects == ("1.2.840.55555.99",)
+        done = state.erasure.erase(plan, reason="request", actor="t:1")
+        assert done.elsewhere[0].count == 1
+        assert done.elsewhere[0].objects == ()
+        assert state.outputs.due("pacs", T0, 10) == []
+        assert state.outputs.deliveries() == []
+
+
+def test_a_study_that_comes_again_after_its_erasure_is_a_new_study(folder):
+    with opened(folder) as state:
+        first = fill(state)
+        plan = state.erasure.plan_study(first)
+        state.erasure.erase(plan, reason="request", actor="t:1")
+        again = fill(state)
+        assert again != first
+        assert len(state.studies.instances(again)) == 2
+        assert state.studies.alarms() == []
+
+
+def test_an_instance_that_arrives_while_its_study_is_erased_is_not_lost(folder):
+    with opened(folder) as state:
+        first, new = fill(state), []
+
+        def step(name):
+            if name in ("intend", "destroy", "remove"):
+                sent = arrival(
+                    state,
+                    "1.2.840.55555.1",
+                    study="1.2.840.55555",
+                    patient="PATIENT-4711",
+                    data=name.encode(),
+                )
+                new.append(state.studies.file([sent])[0].study_id)
+
+        state.erasure._step = step
+        state.erasure.erase(state.erasure.plan_study(first), reason="request", actor="t:1")
+        assert first not in new
+        assert len(set(new)) == 1
+        held = state.studies.instances(new[0])
+        assert state.objects.read(held[0].object_name, held[0].object_key) == b"intend"
+    with opened(folder) as state:
+        assert len(state.studies.instances(new[0])) == 3
+
+
+def test_a_legal_hold_stops_processing_and_forbids_erasure(folder):
+    with opened(folder) as state:
+        study_id = state.studies.file([arrival(state)])[0].study_id
+        state.jobs.complete(study_id, T0)
+        running = state.jobs.lease(T0)
+        hold = state.holds.hold(
+            study_id, reason="litigation", actor="person:a", review_at=T0 + 30 * DAY
+        )
+        with pytest.raises(WrongStateError):
+            state.jobs.finish(running, Outcome(refused=False, reason="", body=b"{}"), T0)
+        assert state.jobs.lease(T0 + DAY) is None
+        assert state.erasure.plan_study(study_id).held == (study_id,)
+        with pytest.raises(LegalHoldError):
+            state.erasure.erase(state.erasure.plan_study(study_id), reason="request", actor="t:1")
+        assert len(state.studies.instances(study_id)) == 1
+        assert [h.hold_id for h in state.holds.overdue()] == [hold.hold_id]
+        state.holds.release(hold.hold_id, actor="person:b")
+        with pytest.raises(WrongStateError):
+            state.holds.release(hold.hold_id, actor="person:b")
+        assert state.jobs.lease(T0 + DAY).study_id == study_id
+        assert [h.released_by for h in state.holds.holds(released=True)] == ["person:b"]
+        state.erasure.erase(state.erasure.plan_study(study_id), reason="request", actor="t:1")
+        assert state.holds.holds(released=True) == []
+
+
+def test_erasing_a_patient_takes_all_studies_and_the_key_the_log_commits_with(folder):
+    with opened(folder) as state:
+        one, two = fill(state), fill(state, study="1.2.840.77777")
+        kept = fill(state, "PATIENT-2", "1.2.840.66666")
+        subject = state.subjects.subject_of(one)
+        state.erasure.erase(state.erasure.plan_subject(subject), reason="request", actor="t:1")
+        for gone in (one, two):
+            with pytest.raises(NotFoundError):
+                state.studies.instances(gone)
+        with pytest.raises(NotFoundError):
+            state.subjects.commitment_key(subject)
+        assert state.evidence.about(subject_id=subject) == []
+        assert state.evidence.about(study_id=one) == []
+        assert state.evidence.about(study_id=kept)
+        assert all(job.study_id == kept for job in state.jobs.jobs())
+        assert [j.state for j in state.jobs.jobs()] == [JobState.DONE]
+
+
+def test_a_patient_without_a_patient_id_goes_with_the_study(folder):
+    with opened(folder) as state:
+        study_id = fill(state, patient="")
+        subject = state.subjects.subject_of(study_id)
+        state.erasure.erase(state.erasure.plan_study(study_id), reason="request", actor="t:1")
+        with pytest.raises(NotFoundError):
+            state.subjects.subject(subject)
+
+
+def test_what_is_gone_cannot_be_erased_and_a_reason_must_be_known(folder):
+    with opened(folder) as state:
+        study_id = fill(state)
+        plan = state.erasure.plan_study(study_id)
+        with pytest.raises(BedsideError):
+            state.erasure.erase(plan, reason="Muster, Ada", actor="t:1")
+        assert len(state.studies.instances(study_id)) == 2
+        state.erasure.erase(plan, reason="request", actor="t:1")
+        with pytest.raises(NotFoundError):
+            state.erasure.erase(plan, reason="request", actor="t:1")
+        with pytest.raises(NotFoundError):
+            state.erasure.plan_study(study_id)
+        with pytest.raises(NotFoundError):
+            state.erasure.certificate("nothing")
