@@ -152,6 +152,44 @@ def open_envelope(
     return payload
 
 
+def signers_of(data: bytes, payload_type: str, keys: Mapping[str, PublicKey]) -> tuple[str, ...]:
+    """Return the ids of the keys that signed the envelope, each key once, in order of the ids.
+
+    Raises:
+        InvalidEnvelopeError: not an envelope, or of another type.
+    """
+    found_type, payload, signatures = _parse_envelope(data)
+    if found_type != payload_type:
+        raise InvalidEnvelopeError("the envelope holds another type of payload")
+    message = pre_authentication(payload_type, payload)
+    signed = {
+        (key.algorithm, key.raw): key_id
+        for key_id, signature in sorted(signatures, reverse=True)
+        if (key := keys.get(key_id)) is not None and key.accepts(message, signature)
+    }
+    return tuple(sorted(signed.values()))
+
+
+def countersigned(data: bytes, payload_type: str, signers: Mapping[str, Sign]) -> bytes:
+    """Return the envelope with further signatures over the same payload.
+
+    Raises:
+        InvalidEnvelopeError: not an envelope, or of another type.
+    """
+    found_type, payload, signatures = _parse_envelope(data)
+    if found_type != payload_type:
+        raise InvalidEnvelopeError("the envelope holds another type of payload")
+    held = dict(signatures)
+    made = json.loads(seal_envelope(payload_type, payload, signers))
+    kept = [
+        {"keyid": key_id, "sig": to_base64(signature)}
+        for key_id, signature in held.items()
+        if key_id not in signers
+    ]
+    made["signatures"] = kept + made["signatures"]
+    return json.dumps(made, sort_keys=True, separators=(",", ":")).encode("ascii")
+
+
 def _parse_envelope(data: bytes) -> tuple[str, bytes, list[tuple[str, bytes]]]:
     """The parts of an envelope; fields nobody asked for are ignored, as DSSE wants."""
     if len(data) > MAX_ENVELOPE:

@@ -62,6 +62,7 @@ class Thing(StrEnum):
     SOURCE = "source"  # whatever a sender sends; nothing of it is known yet
     STUDY = "study"  # received instances
     RESULT = "result"  # what a model said of a study, and every object made of it
+    REQUEST = "request"  # what a request itself carries; it is answered and not kept
     STATISTIC = "statistic"
     ROUND = "round"
     BOX = "box"

@@ -33,9 +33,12 @@ from bedside_edge.ports import JobState
 from bedside_edge.services.access import LINK_MS
 from bedside_edge.services.analysis import AnalysisService
 from bedside_edge.services.evidence import EvidenceService
+from bedside_edge.services.gate import Gate
+from bedside_edge.services.grading import GradingService
 from bedside_edge.services.holdings import Holdings
 from bedside_edge.services.ingest import IngestService
 from bedside_edge.services.outputs import DeliveryState
+from bedside_edge.services.permitted import PermittedReader
 from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.results import ResultsService
 from bedside_edge.services.rollout import RolloutService
@@ -48,7 +51,14 @@ from bedside_edge.system.malloc_glibc import keep_freed_memory
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.random_os import OsRandom
 from bedside_edge.web.pages import pages_router
-from bedside_edge.wiring import Loaded, load_model, load_rules, model_service
+from bedside_edge.wiring import (
+    Loaded,
+    load_grading,
+    load_model,
+    load_rules,
+    model_service,
+    policy_service,
+)
 
 log = logging.getLogger(__name__)
 
@@ -88,6 +98,14 @@ class Box:
             self.models,
             lambda: RolloutService(self.models, self.state.deployments, self.clock),
         )
+        self.policies = policy_service(config.policy, folder, self.state.policies, self.clock)
+        self.gate = Gate(
+            self.policies.policy, self.state.governance, self.clock, self.state.evidence.append
+        )
+        self.policies.bind(self.gate)
+        self.grading = GradingService(
+            load_grading(config.policy), self.state.governance, self.clock
+        )
         self.ingest = IngestService(
             objects=self.state.objects,
             studies=self.state.studies,
@@ -98,6 +116,8 @@ class Box:
             wake=self.bell.ring,
             wake_soon=self.bell.ring_soon,
             max_object_bytes=config.dicom.max_object_bytes,
+            grade=self.grading.grade,
+            permit=self.gate.receive,
         )
         self.scp = StorageScp(
             _acceptor_settings(config, self.loaded),
@@ -115,6 +135,7 @@ class Box:
             random=self.random,
             bell=self.bell,
             count=self.metrics.delivery,
+            permit=self.gate.deliver,
         )
         self.worklist = WorklistService(self.state.work_rows)
         self.pictures = PictureService(
@@ -146,6 +167,9 @@ class Box:
             requests=state.requests,
             changes=state.changes,
             access=self.access,
+            gate=self.gate,
+            policies=self.policies,
+            grading=self.grading,
             evidence=self.evidence,
             health=Health(self),
             clock=self.clock,
@@ -179,7 +203,7 @@ class Box:
             queue=self.state.jobs,
             objects=self.state.objects,
             ingest=self.ingest,
-            analysis=self.routing,
+            analysis=PermittedReader(self.routing, self.gate),
             clock=self.clock,
             bell=self.bell,
             job_timeout_s=min(

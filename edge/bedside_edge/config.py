@@ -335,6 +335,27 @@ class Evidence(_Section):
     )
 
 
+class Policy(_Section):
+    """What is asked before every use of data."""
+
+    trusted: str = Field(
+        default="",
+        description="Folder with the public keys (`*.pub`) that may sign policies; empty: "
+        "`policy-keys` in the state folder",
+    )
+    grading: str = Field(
+        default="",
+        description="TOML file with the grading rules; empty takes those shipped with the box",
+    )
+    minor_years: int = Field(
+        default=14,
+        ge=0,
+        le=25,
+        description="Patients under this age are minors: a guardian's consent is needed. "
+        "PIPL 31 says 14 (unverified - have it checked)",
+    )
+
+
 class Config(_Section):
     """All settings of a box."""
 
@@ -352,6 +373,7 @@ class Config(_Section):
         default={}, description="Table per archive, under a name of your choice"
     )
     log: Log = Log()
+    policy: Policy = Policy()
     evidence: Evidence = Evidence()
 
 

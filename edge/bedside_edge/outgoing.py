@@ -47,6 +47,7 @@ class Outgoing:
         random: RandomBytes,
         bell: Bell,
         count: Callable[[str, str], None],
+        permit: Callable[[str], None] = lambda _study_id: None,
     ) -> None:
         """Build every destination; nothing is called yet."""
         destinations = {
@@ -84,6 +85,7 @@ class Outgoing:
                 clock=clock,
                 rules=rules,
                 count=count,
+                permit=permit,
             )
             for name, made in destinations.items()
         }

@@ -6,23 +6,32 @@ import sys
 from pathlib import Path
 
 from bedside_core.errors import (
+    InvalidGradingError,
     InvalidPackageError,
     InvalidProfileError,
     InvalidRulesError,
     NotFoundError,
 )
+from bedside_core.grading import Grading, parse_grading
 from bedside_core.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from bedside_core.profile import EngineChoice, LoadedProfile, choose, parse_profile
 from bedside_core.routing import Rules, default_rules, parse_rules
 from bedside_edge.config import Model as ModelSettings
+from bedside_edge.config import Policy as PolicySettings
 from bedside_edge.config import Routing as RoutingSettings
 from bedside_edge.dicom.read import PydicomReader
 from bedside_edge.engine.opening import Opened, load_profiles, open_engine
 from bedside_edge.engine.package import Package, open_package
 from bedside_edge.engine.probe import probe
+from bedside_edge.ports import Clock
+from bedside_edge.ports.policy import PolicyStore
 from bedside_edge.services.analysis import AnalysisService, Model
 from bedside_edge.services.models import ModelId, ModelService
+from bedside_edge.services.policies import PolicyService
 from bedside_edge.system.picture_pillow import PillowPicture
+from bedside_edge.system.policy_cedar import CedarPolicy, shipped_document, shipped_grading
+from bedside_edge.system.policy_keys import FOLDER as KEY_FOLDER
+from bedside_edge.system.policy_keys import trusted_keys
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +176,40 @@ def load_rules(settings: RoutingSettings, manifest: Manifest) -> Rules:
     except OSError as cause:
         raise InvalidRulesError("the rules file cannot be read") from cause
     return parse_rules(data)
+
+
+def load_grading(settings: PolicySettings) -> Grading:
+    """Return the grading rules of the settings, else those shipped with the box.
+
+    Raises:
+        InvalidGradingError: the file cannot be read, or what is in it.
+    """
+    if not settings.grading:
+        return parse_grading(shipped_grading())
+    try:
+        data = Path(settings.grading).expanduser().read_bytes()
+    except OSError as cause:
+        raise InvalidGradingError("the grading rules cannot be read") from cause
+    return parse_grading(data)
+
+
+def policy_keys(settings: PolicySettings, state: Path) -> Path:
+    """Return the folder with the public keys that may sign policies."""
+    return Path(settings.trusted).expanduser() if settings.trusted else state / KEY_FOLDER
+
+
+def policy_service(
+    settings: PolicySettings, state: Path, store: PolicyStore, clock: Clock
+) -> PolicyService:
+    """Return the service over the policies of an open state folder.
+
+    Raises:
+        InvalidPolicyError, UntrustedSignatureError: what is in force must not decide anything.
+    """
+    folder = policy_keys(settings, state)
+    return PolicyService(
+        store, CedarPolicy, shipped_document(), lambda: trusted_keys(folder), clock
+    )
 
 
 def served_manifest(settings: ModelSettings) -> Manifest:

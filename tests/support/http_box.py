@@ -44,6 +44,7 @@ from support.memory_access import MemoryAccess, QuickPasswords
 from support.memory_deployments import MemoryDeployments
 from support.memory_evidence import MemoryEvidence
 from support.memory_following import MemoryChanges, MemoryRequests
+from support.memory_governance import MemoryGovernance
 from support.memory_holdings import MemoryHoldings, holdings_over
 from support.memory_worklist import MemoryWorkRows
 from support.sample_manifest import manifest_fields
@@ -349,6 +350,9 @@ class HttpBox:
         self.access = AccessService(MemoryAccess(), self.passwords, FixedClock(), self._bytes)
         self.work_rows = MemoryWorkRows()
         self.log = MemoryEvidence(FixedClock())
+        self.governance = MemoryGovernance(
+            FixedClock(), lambda result_id: self.queue.result(result_id).study_id
+        )
         services = Services(
             ingest=self.ingest,
             jobs=self.jobs,
@@ -366,6 +370,9 @@ class HttpBox:
             requests=self.requests,
             changes=self.changes,
             access=self.access,
+            gate=self.governance.gate,
+            policies=self.governance.policies,
+            grading=self.governance.grading,
             evidence=EvidenceService(self.log, FixedClock(), checkpoint_s=3600),
             health=self.health,
             clock=FixedClock(),

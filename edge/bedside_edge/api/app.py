@@ -33,6 +33,7 @@ from bedside_edge.api.openapi import document
 from bedside_edge.api.pool import WorkPool, close_pools
 from bedside_edge.api.reply import Reply
 from bedside_edge.api.routes import health_router, jobs_router, results_router
+from bedside_edge.api.routes_access import accounts_router, own_router
 from bedside_edge.api.routes_card import card_router
 from bedside_edge.api.routes_events import events_router
 from bedside_edge.api.routes_evidence import evidence_router
@@ -52,6 +53,8 @@ from bedside_edge.config import Http
 Pages = Callable[[Services, WorkPool, WorkPool], APIRouter]
 
 _WAITING_THREADS = 16
+_PASSWORD_THREADS = 2  # each hash takes a core and 19 MiB
+_PASSWORDS_WAITING = 16
 _POST_ONLY = (
     analyze.PATH,
     stow.PATH,
@@ -95,15 +98,17 @@ def create_app(
     storage = WorkPool("storage", settings.storage_threads)
     waiting = WorkPool("waiting", _WAITING_THREADS)
     inference = WorkPool("inference", inference_workers, settings.max_waiting)
+    passwords = WorkPool("passwords", _PASSWORD_THREADS, _PASSWORDS_WAITING)
     stops = _Stops()
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         stops.begin()
-        close_pools((waiting, inference, storage), _CLOSE_S)
+        close_pools((waiting, inference, passwords, storage), _CLOSE_S)
 
-    app = _framework(services, storage, inference, waiting, metrics, lifespan, stops)
+    app = _framework(services, storage, inference, waiting, metrics, lifespan, stops, passwords)
+    app.state.gate = services.gate
     if pages is not None:
         app.include_router(pages(services, storage, waiting))
     analyzer = analyze.AnalyzeHandler(
@@ -170,6 +175,7 @@ def _framework(
     metrics: Metrics,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
     stopping: Callable[[], bool] = bool,
+    passwords: WorkPool | None = None,
 ) -> FastAPI:
     """Return FastAPI with the routes that are not hot; the arguments are used when called."""
     app = FastAPI(
@@ -183,6 +189,8 @@ def _framework(
     once = Once(services)
     for router in (
         health_router(services, storage, metrics),
+        own_router(services, storage, passwords or storage),
+        accounts_router(services, storage),
         jobs_router(services, storage),
         outputs_router(services, storage, waiting),  # before results: /results/{id}.dcm
         results_router(services, storage, inference),

@@ -31,8 +31,11 @@ from bedside_edge.ports.requests import RequestStore
 from bedside_edge.services.access import AccessService
 from bedside_edge.services.delivery import Deliveries
 from bedside_edge.services.evidence import EvidenceService
+from bedside_edge.services.gate import Gate
+from bedside_edge.services.grading import GradingService
 from bedside_edge.services.holdings import Holdings
 from bedside_edge.services.pictures import PictureService
+from bedside_edge.services.policies import PolicyService
 from bedside_edge.services.publish import PublishService
 from bedside_edge.services.pull import PullService
 from bedside_edge.services.review import ReviewService
@@ -376,6 +379,9 @@ class Services:
     requests: RequestStore  # under an Idempotency-Key
     changes: ChangeFeed
     access: AccessService
+    gate: Gate  # asked before every use
+    policies: PolicyService
+    grading: GradingService
     evidence: EvidenceService  # the log, and who looked
     health: Health
     clock: Clock

@@ -218,6 +218,8 @@ def scan(
             if tag == PIXEL_DATA:
                 return found, position
             position = _skip_sequence(data, value, implicit=implicit or vr == b"UN", order=order)
+            if wanted is not None and tag in wanted and position - value <= _MAX_VALUE:
+                found[tag] = bytes(data[value:position])
             continue
         if value + length > end:  # a prefix ends here; so does a truncated object
             return found, end

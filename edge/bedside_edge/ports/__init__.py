@@ -107,6 +107,11 @@ class Header:
     instance_number: str = ""
     referring_physician: str = ""
     frames: str = ""  # Number of Frames, as sent
+    burned_in: str = ""  # Burned In Annotation: YES, NO or empty
+    protocol: str = ""
+    procedure: str = ""  # Requested Procedure Description
+    diagnosis: str = ""  # Admitting Diagnoses Description
+    codes: tuple[str, ...] = ()  # Code Values of procedures and admitting diagnoses
 
 
 class Way(StrEnum):
@@ -184,6 +189,7 @@ class Arrival:
     way: Way
     source: str  # calling AE title or API client label; not a patient identifier
     at: int
+    grade: int = 4  # 1 (public) to 5 (special disease), by the grading rules
 
 
 class Filing(StrEnum):

@@ -16,6 +16,7 @@ from bedside_core.errors import (
     SopClassMismatchError,
     TooLargeError,
 )
+from bedside_core.grading import IDENTIFYING
 from bedside_core.part10 import MAX_META, data_set_start, finish_start
 from bedside_edge.ports import (
     Arrival,
@@ -99,7 +100,14 @@ class Receiving:
             self.abort()
             raise
         now = self._service.clock.now()
-        return Arrival(header=header, sealed=sealed, way=self._way, source=self._source, at=now)
+        return Arrival(
+            header=header,
+            sealed=sealed,
+            way=self._way,
+            source=self._source,
+            at=now,
+            grade=self._service.grade(header, self._source),
+        )
 
     def abort(self) -> None:
         """Forget the instance; may be called at any time."""
@@ -159,16 +167,21 @@ class IngestService:
         wake: Callable[[], None],
         max_object_bytes: int,
         wake_soon: Callable[[], None] | None = None,
+        grade: Callable[[Header, str], int] = lambda _header, _source: IDENTIFYING,
+        permit: Callable[[Way, str], None] = lambda _way, _source: None,
     ) -> None:
         """Stand on the ports; `wrap` makes the file meta group of a bare data set.
 
         `wake` is called when a job may be ready now, `wake_soon` (default `wake`) after every
-        filing, which may come in floods.
+        filing, which may come in floods. `grade` gives an object its grade from its header and
+        source. `permit` returns when a sender may send, and raises NotPermittedError otherwise;
+        it is called for every instance, so it has to be quick.
         """
         self.objects, self.reader, self.clock, self.wrap = objects, reader, clock, wrap
         self.max_object_bytes = max_object_bytes
         self._studies, self._queue = studies, queue
         self._wake, self._wake_soon = wake, wake_soon or wake
+        self.grade, self._permit = grade, permit
 
     def begin(
         self,
@@ -189,8 +202,10 @@ class IngestService:
             sop_instance: likewise.
 
         Raises:
+            NotPermittedError: the policy lets this sender send nothing.
             DiskFullError: above the high watermark nothing is taken in.
         """
+        self._permit(way, source)
         return Receiving(self, way, source, (sop_class, sop_instance, transfer_syntax))
 
     def file(self, arrivals: Sequence[Arrival]) -> list[Filed]:

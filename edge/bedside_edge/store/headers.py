@@ -21,7 +21,9 @@ def unpack(box: sealing.Box, instance_id: str, header: bytes) -> tuple[Header, s
     """Return the header and digest of an instance's row; DamagedObjectError."""
     try:
         packed = json.loads(box.open(header, f"header {instance_id}"))
-        values = packed["header"] | {"image_type": tuple(packed["header"]["image_type"])}
+        values = packed["header"] | {
+            name: tuple(packed["header"].get(name, ())) for name in ("image_type", "codes")
+        }
         return Header(**values), packed["digest"]
     except (KeyError, TypeError, ValueError) as cause:
         raise DamagedObjectError("a stored header cannot be read") from cause

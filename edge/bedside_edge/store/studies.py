@@ -316,8 +316,8 @@ class SqliteStudies:
         header = pack(arrival.header, sealed.digest)
         c.execute(
             "INSERT INTO instances (instance_id, study_id, uid_hash, digest_hash, state, same_as,"
-            " object_name, object_key, header, way, source, size, at)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " object_name, object_key, header, way, source, size, at, grade, burned_in)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 instance_id,
                 study_id,
@@ -332,6 +332,8 @@ class SqliteStudies:
                 arrival.source,
                 sealed.size,
                 arrival.at,
+                arrival.grade,
+                arrival.header.burned_in == "YES",
             ),
         )
 

@@ -139,6 +139,12 @@ def _validate(text: str, by_engine_id: dict[str, Rule]) -> None:
     raise InvalidPolicyError(f"policy: {'; '.join(said) or 'the validator refused it'}")
 
 
+def shipped_grading() -> bytes:
+    """Return the grading rules that come with the box, TOML."""
+    folder = importlib.resources.files("bedside_edge.system") / "policies"
+    return (folder / "grading.toml").read_bytes()
+
+
 def shipped_document() -> Document:
     """Return the policy document that comes with the box."""
     folder = importlib.resources.files("bedside_edge.system") / "policies"

@@ -1,0 +1,59 @@
+"""The gate as routes use it: `asks` beside `needs`, for whatever leaves the box or is shown.
+
+`needs` says who may call a route at all; `asks` says whether this use of this study is permitted
+now. A route that shows or hands out something of one study names both.
+"""
+
+from collections.abc import Callable
+from typing import Any, Final
+
+from fastapi import Depends, Request
+
+from bedside_core.errors import NotReadyError
+from bedside_core.uses import Asker, Decision, Target, Thing, Use
+from bedside_edge.api.guard import actor_of
+from bedside_edge.services.gate import Gate, asker_of
+
+ASKS_KEY: Final = "bedside_asks"  # attribute of an asking dependency, for the list of egress points
+
+Ask = Callable[[Gate, Asker, str], Decision]
+
+
+def gate_of(request: Request) -> Gate:
+    """Return the gate of the application."""
+    gate = getattr(request.app.state, "gate", None)
+    if not isinstance(gate, Gate):
+        raise NotReadyError("the service has no policy yet")
+    return gate
+
+
+def asks(use: Use, thing: Thing, *, target: Target = Target.NONE) -> Any:  # noqa: ANN401
+    """Return the dependency of a route that uses one study, or a result of it.
+
+    The path names it: `result_id` or `study_id`. NotPermittedError names the rules that say no.
+    Use as `@router.get(..., dependencies=[needs(Action.VIEW_RESULT), asks(Use.VIEW, ...)])`.
+    """
+
+    def check(request: Request) -> None:  # no coroutine: the framework runs it in a thread
+        gate, asker = gate_of(request), asker_of(actor_of(request))
+        path = request.path_params
+        if "result_id" in path:
+            gate.result(use, asker, path["result_id"], target=target).must()
+        else:
+            gate.study(use, asker, path["study_id"], thing=thing, target=target).must()
+
+    setattr(check, ASKS_KEY, (use, thing))
+    return Depends(check)
+
+
+def permit(
+    request: Request, use: Use, thing: Thing, study_id: str, *, target: Target = Target.NONE
+) -> None:
+    """Return when this use of a study is permitted; NotPermittedError. Blocks: call in a thread."""
+    asker = asker_of(actor_of(request))
+    gate_of(request).study(use, asker, study_id, thing=thing, target=target).must()
+
+
+def visible(request: Request, study_ids: list[str]) -> set[str]:
+    """Return which of these studies the caller may see, for lists. Blocks: call in a thread."""
+    return gate_of(request).visible(asker_of(actor_of(request)), study_ids)
