@@ -365,9 +365,16 @@ def _shown(body: Json, sources: Mapping[str, Dataset]) -> Dataset:
 
 
 def person_name(name: str) -> str:
-    """A DICOM person name; a plain `Ada Muster` becomes `Muster^Ada`."""
-    clean = " ".join(name.replace("\\", " ").replace("=", " ").split())[:64]
-    if "^" in clean:
+    """A DICOM person name; a plain `Ada Muster` becomes `Muster^Ada`.
+
+    Its groups (alphabetic, ideographic, phonetic) are kept, 64 characters each: PS3.5 6.2.1.1.
+    """
+    groups = name.replace("\\", " ").split("=")[:3]
+    return "=".join(_name_group(" ".join(group.split())[:64]) for group in groups).rstrip("=")
+
+
+def _name_group(clean: str) -> str:
+    if not clean or "^" in clean or not clean.isascii():
         return clean
     *given, family = clean.split(" ")
     return f"{family}^{' '.join(given)}"
