@@ -33,6 +33,15 @@ def models(url: str, token: str) -> list[Json]:
     return [model(url, name, token) for name in names]
 
 
+def ask(method: str, url: str, path: str, token: str, body: Json | None = None) -> Json:
+    """Return what a running box answers; nothing is an empty document.
+
+    Raises:
+        BedsideError: as for `change_model`.
+    """
+    return _ask(method, url.rstrip("/"), path, token, body)[1]
+
+
 def change_model(url: str, name: str, part: str, body: Json | None, token: str) -> Json:
     """Change what a running box does with a model, as it is now; return what it does then.
 
@@ -69,7 +78,7 @@ def _ask(
         answer = httpx.request(
             method, url + path, json=body, headers=sent, timeout=_TIMEOUT_S, trust_env=False
         )
-        found = answer.json()
+        found = answer.json() if answer.content else {}
     except httpx.InvalidURL as cause:
         raise InvalidInputError(f"{url} is no address of a box") from cause
     except httpx.HTTPError as cause:

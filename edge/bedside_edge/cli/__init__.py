@@ -18,6 +18,7 @@ from rich.table import Table
 from bedside_core.errors import BedsideError, InvalidInputError, InvalidRulesError, NoRouteError
 from bedside_core.manifest import Manifest
 from bedside_core.routing import Rules
+from bedside_edge.cli import access as access_cli
 from bedside_edge.cli import destinations as destinations_cli
 from bedside_edge.cli import evidence as evidence_cli
 from bedside_edge.config import Config, load_config
@@ -502,6 +503,8 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 cli.add_command(destinations_cli.destinations)
 cli.add_command(destinations_cli.deliveries)
+cli.add_command(access_cli.accounts)
+cli.add_command(access_cli.token)
 cli.add_command(evidence_cli.evidence)
 
 

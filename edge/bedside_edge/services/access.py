@@ -9,11 +9,12 @@ A clock that is set back revives nothing: time here never goes back, not even ov
 
 import hashlib
 import hmac
+import itertools
 import json
 import re
 import threading
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -324,18 +325,21 @@ class AccessService:
         The link made at an earlier start is void.
         """
         held = list(self._accounts.values())
-        if not held:
-            account = Account(
-                account_id=self._mint(),
-                login=_SETUP_LOGIN,
-                name="Administrator",
-                roles=frozenset({Role.ADMINISTRATOR}),
-                created=self._now(),
-            )
-            return self._add(account, CONSOLE, setup=True)
-        if len(held) == 1 and held[0].login == _SETUP_LOGIN and not held[0].password:
-            return self._new_link(held[0], CONSOLE, setup=True)
-        return None
+        administrators = [one for one in held if Role.ADMINISTRATOR in one.roles]
+        for one in administrators:
+            if one.login.startswith(_SETUP_LOGIN) and not one.password and len(administrators) == 1:
+                return self._new_link(one, CONSOLE, setup=True)
+        if administrators:  # set up, or added on the console and holding a link
+            return None
+        taken = {one.login for one in held}
+        account = Account(
+            account_id=self._mint(),
+            login=next(name for name in _setup_logins() if name not in taken),
+            name="Administrator",
+            roles=frozenset({Role.ADMINISTRATOR}),
+            created=self._now(),
+        )
+        return self._add(account, CONSOLE, setup=True)
 
     # --- accounts ----------------------------------------------------------------------------
 
@@ -624,6 +628,11 @@ class _Turn:
 
     def __exit__(self, *raised: object) -> None:
         self._places.release()
+
+
+def _setup_logins() -> Iterator[str]:
+    yield _SETUP_LOGIN
+    yield from (f"{_SETUP_LOGIN}{number}" for number in itertools.count(2))
 
 
 def read_login(text: str) -> str:
