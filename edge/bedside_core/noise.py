@@ -138,28 +138,65 @@ def exponential_choice(
 
     The exponential mechanism: with denominator / numerator = 2 * sensitivity / epsilon it has
     bounded range epsilon. Write index i's distance to the best, (best - utility) * numerator /
-    denominator, as k + r with k whole and r < 1. A round draws K with P(K) ~ exp(-K), one of
-    `widest` places (the most indices that share a k), and keeps the index at that place of level K,
-    if there is one, with probability exp(-r): each index at exp(-k - r) times one constant. No
-    weight underflows: every index keeps its true chance, however small.
+    denominator, as k + r, k whole and r < 1. Indices of k below `edge` are near, the others far;
+    `widest` is the most near indices that share a k. A round draws one of widest + 1 places.
+    - A near place: K with P(K) = (1 - 1/e) exp(-K); the near index at that place of level K, if
+      there is one, is kept with probability exp(-r).
+    - The last place: one of the f far indices, drawn evenly, is kept with probability (1 - 1/e) f
+      exp(-k - r); f exp(-edge) is below 1, because f < 2^edge.
+    So each index ends a round with (1 - 1/e) exp(-k - r) / (widest + 1). No weight underflows:
+    every index keeps its true chance, however small.
 
     Raises:
         InvalidInputError: no utility, one that is no integer, or a parameter below 1.
         UnavailableError: the source gave another number of bytes than it was asked for.
     """
-    levels: dict[int, list[tuple[int, int]]] = {}
-    for index, gap in enumerate(_gaps(utilities, numerator, denominator)):
-        levels.setdefault(gap // denominator, []).append((index, gap % denominator))
-    widest = max(map(len, levels.values()))
+    gaps = _gaps(utilities, numerator, denominator)
+    edge = len(gaps).bit_length()
+    far = [index for index, gap in enumerate(gaps) if gap >= edge * denominator]
+    near: list[list[int]] = [[] for _ in range(edge)]
+    for index, gap in enumerate(gaps):
+        if gap < edge * denominator:
+            near[gap // denominator].append(index)
+    widest = max(map(len, near))
     while True:
-        whole = 0
-        while bernoulli_exp(1, 1, random):
-            whole += 1
-        level, place = levels.get(whole, []), uniform_below(widest, random)
-        if place < len(level):
-            index, rest = level[place]
-            if bernoulli_exp(rest, denominator, random):
+        place = uniform_below(widest + 1, random)
+        if place < widest:
+            index = _near_index(near, place, random)
+            if index >= 0 and bernoulli_exp(gaps[index] % denominator, denominator, random):
                 return index
+        elif far and _far_coin(len(far), edge, random):
+            index = far[uniform_below(len(far), random)]
+            if bernoulli_exp(gaps[index] - edge * denominator, denominator, random):
+                return index
+
+
+def _near_index(near: list[list[int]], place: int, random: RandomBytes) -> int:
+    """Return what stands at a place of level K ~ exp(-K), -1 for nothing."""
+    whole = 0
+    while whole < len(near) and bernoulli_exp(1, 1, random):
+        whole += 1
+    level = near[whole] if whole < len(near) else []
+    return level[place] if place < len(level) else -1
+
+
+def _far_coin(count: int, edge: int, random: RandomBytes) -> bool:
+    """Return True with probability (1 - 1/e) * count * exp(-edge), for count <= 2^edge."""
+    if bernoulli_exp(1, 1, random) or uniform_below(1 << edge, random) >= count:
+        return False
+    return all(_two_over_e(random) for _ in range(edge))
+
+
+def _two_over_e(random: RandomBytes) -> bool:
+    """Return True with probability 2/e = 1 - 1/3 + 1/12 - 1/60 + ... = sum of (-1)^k 2 / (k + 2)!.
+
+    Let K be the first k >= 1 whose coin of probability 1 / (k + 2) fails: P(K > k) = 2 / (k + 2)!,
+    and P(K odd) is the alternating sum, as in `bernoulli_exp`.
+    """
+    k = 1
+    while uniform_below(k + 2, random) == 0:
+        k += 1
+    return k % 2 == 1
 
 
 def permute_and_flip(
