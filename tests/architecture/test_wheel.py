@@ -64,6 +64,7 @@ def test_schema_templates_profiles_and_model_packages_are_in_the_wheel(wheel):
     assert any("/templates/" in name and name.startswith("bedside_edge/") for name in wheel)
     assert "generic/x86-64-v3.toml" in inside(wheel, "share/bedside/hw_profiles/")
     assert "generic/x86-64-v4.toml" in inside(wheel, "share/bedside/hw_profiles/")
+    assert "verify_tlog_proof.py" in inside(wheel, "share/bedside/")
     packaged = inside(wheel, "share/bedside/models/")
     assert "cxr-opacity/1.0.0/manifest.json" in packaged
     folder = ROOT / "models" / "packages"
