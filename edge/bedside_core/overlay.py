@@ -71,12 +71,49 @@ def spread(
         placement: (top, left, height, width) of the image area in tensor pixels.
         tensor_size: side of the square tensor in pixels.
     """
+    down, across = _both_weights(glow.shape, shape, placement, tensor_size)
+    return down @ np.asarray(glow, np.float32) @ across.T
+
+
+def strong(
+    glow: Float,
+    shape: tuple[int, ...],
+    placement: tuple[int, int, int, int],
+    tensor_size: int,
+    level: float,
+) -> NDArray[np.uint8]:
+    """Return (rows, columns) of 0 and 1: 1 where `spread` is at least `level`, which is above 0.
+
+    Looks only at rows and columns that can reach it: a pixel mixes cells with weights that sum to
+    one, so it is at most what the strongest cells of those rows give.
+    """
+    down, across = _both_weights(glow.shape, shape, placement, tensor_size)
+    cells = np.asarray(glow, np.float32)
+    least = level - 1e-5  # the sum rounds
+    rows = np.flatnonzero(down @ cells.max(axis=1) >= least)
+    columns = np.flatnonzero(across @ cells.max(axis=0) >= least)
+    mask = np.zeros(shape, np.uint8)
+    if rows.size and columns.size:
+        top, left, bottom, right = rows[0], columns[0], rows[-1] + 1, columns[-1] + 1
+        near = down[top:bottom] @ cells @ across[left:right].T
+        mask[top:bottom, left:right] = near >= level
+    return mask
+
+
+def _both_weights(
+    cells: tuple[int, ...],
+    shape: tuple[int, ...],
+    placement: tuple[int, int, int, int],
+    tensor_size: int,
+) -> tuple[Float, Float]:
+    """Return (rows, h) and (columns, w) weights of a map's cells."""
     top, left, height, width = placement
     rows = top + (np.arange(shape[0]) + 0.5) * height / shape[0]
     columns = left + (np.arange(shape[1]) + 0.5) * width / shape[1]
-    down = _weights(rows * glow.shape[0] / tensor_size - 0.5, glow.shape[0])
-    across = _weights(columns * glow.shape[1] / tensor_size - 0.5, glow.shape[1])
-    return down @ np.asarray(glow, np.float32) @ across.T
+    return (
+        _weights(rows * cells[0] / tensor_size - 0.5, cells[0]),
+        _weights(columns * cells[1] / tensor_size - 0.5, cells[1]),
+    )
 
 
 def _weights(places: NDArray[np.float64], cells: int) -> Float:

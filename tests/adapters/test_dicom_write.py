@@ -10,13 +10,15 @@ import pytest
 from highdicom import base
 from highdicom.ko import KeyObjectSelectionDocument
 from highdicom.sr import CodedConcept
-from pydicom import dcmread
+from pydicom import DataElement, dcmread
 from pydicom.uid import UID
 
 from bedside_core.errors import MalformedHeaderError
 from bedside_core.findings import Decision
 from bedside_core.review import Review, ReviewKind
-from bedside_edge.dicom import write_common
+from bedside_edge.dicom import encode, write_common
+from bedside_edge.dicom import part10 as files
+from bedside_edge.dicom.quiet import muted_warnings
 from bedside_edge.dicom.write import DicomWriter, random_uid
 from bedside_edge.dicom.write_common import read_source
 from bedside_edge.services.outputs import Draft, Kind
@@ -330,3 +332,40 @@ def test_remembered_answers_about_the_standard_are_the_librarys(writer):
             assert base.is_attribute_in_iod is write_common._in_iod
             told = write_common._in_iod(keyword, sop_class)
             assert told == write_common._walk_iod(keyword, sop_class)
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_the_fast_encoding_says_what_pydicoms_own_does(writer, name, monkeypatch):
+    made = []
+
+    def both(dataset):
+        made.append(dataset)
+        head = files.head(dataset.SOPClassUID, dataset.SOPInstanceUID, files.EXPLICIT_LE)
+        return head + encode.explicit_le(dataset)  # raises Unusual where it would not be taken
+
+    monkeypatch.setattr(write_common, "encoded", both)
+    for one, dataset in zip(everything(writer, SOURCES[name]), made, strict=True):
+        theirs = BytesIO()
+        with muted_warnings():
+            dataset.save_as(theirs, enforce_file_format=True)
+        expected, found = dcmread(BytesIO(theirs.getvalue())), parsed(one)
+        assert found == expected
+        assert [e.VR for e in found.iterall()] == [e.VR for e in expected.iterall()]
+
+
+def test_what_the_fast_encoding_does_not_know_is_written_by_pydicom():
+    plain = data_set(SpecificCharacterSet="ISO_IR 100", PatientName="Müller^Jörg")
+    with pytest.raises(encode.Unusual):
+        encode.explicit_le(plain)
+    assert dcmread(BytesIO(write_common.encoded(plain))).PatientName == "Müller^Jörg"
+    odd = data_set(SpecificCharacterSet="ISO_IR 192")
+    odd.add_new(0x00280106, "US or SS", 3)
+    for dataset in (odd, _with_long_text()):
+        with pytest.raises(encode.Unusual):
+            encode.explicit_le(dataset)
+
+
+def _with_long_text():
+    long = data_set(SpecificCharacterSet="ISO_IR 192")
+    long.add(DataElement(0x00081030, "LO", "x" * 70_000, validation_mode=0))
+    return long

@@ -1,8 +1,11 @@
 """Saliency over the image, on asymmetric inputs so that a swapped axis shows."""
 
 import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 
-from bedside_core.overlay import paint
+from bedside_core.overlay import paint, spread, strong
 
 SIZE = 320
 
@@ -33,3 +36,21 @@ def test_the_glow_lies_where_the_map_says_not_mirrored_and_not_swapped():
 def test_the_picture_stays_within_its_range_for_any_map():
     rgb = painted([[1e9, -1e9], [4.0, 0.0]], np.array([[0.0, 1.0], [1.0, 0.0]], np.float32))
     assert rgb.dtype == np.uint8
+
+
+@given(
+    cells=arrays(np.float32, st.tuples(st.integers(1, 12), st.integers(1, 12)),
+                 elements=st.floats(0, 1, width=32)),
+    shape=st.tuples(st.integers(1, 60), st.integers(1, 60)),
+    level=st.sampled_from([0.25, 0.5, 1.0]),
+)  # fmt: skip
+def test_looking_only_where_it_can_be_strong_misses_nothing(cells, shape, level):
+    placement = (10, 60, 300, 200)
+    whole = spread(cells, shape, placement, SIZE)
+    mask = strong(cells, shape, placement, SIZE, level)
+    sure = np.abs(whole - level) > 1e-5  # within rounding either answer is right
+    assert np.array_equal(mask[sure], (whole >= level)[sure])
+
+
+def test_where_nothing_is_strong_the_mask_is_empty():
+    assert not strong(np.zeros((4, 4), np.float32), (9, 9), (0, 0, 320, 320), SIZE, 0.5).any()

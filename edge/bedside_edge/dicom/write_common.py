@@ -22,7 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from bedside_core.errors import MalformedHeaderError
 from bedside_core.result import Json
-from bedside_edge.dicom import part10
+from bedside_edge.dicom import encode, part10
 from bedside_edge.dicom.quiet import muted_warnings
 
 MANUFACTURER: Final = "Bedside"
@@ -189,6 +189,15 @@ def contributing(equipment: Equipment, body: Json, at: int) -> list[Contributing
 
 def encoded(made: Dataset) -> bytes:
     """Return the object as a DICOM file, explicit VR little-endian."""
+    try:
+        data_set = encode.explicit_le(made)
+    except encode.Unusual:
+        return _encoded_by_pydicom(made)
+    head = part10.head(str(made.SOPClassUID), str(made.SOPInstanceUID), part10.EXPLICIT_LE)
+    return head + data_set
+
+
+def _encoded_by_pydicom(made: Dataset) -> bytes:
     out = BytesIO()
     with muted_warnings():
         made.save_as(out, enforce_file_format=True)

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from bedside_core.findings import saliency
-from bedside_core.overlay import spread
+from bedside_core.overlay import strong
 from bedside_core.regions import LEVEL
 from bedside_core.result import Json
 from bedside_edge.dicom.write_common import MANUFACTURER, NOTICE, Equipment, contributing, finish
@@ -29,8 +29,7 @@ _AI: Final = CodedConcept("123110", "DCM", "Artificial Intelligence")
 def mask_of(entry: Json, shape: tuple[int, int]) -> NDArray[np.uint8]:
     """Return (rows, columns) of 0 and 1: 1 where saliency is at least half of full."""
     cam = saliency(np.asarray(entry["cam"], np.float32))
-    glow = spread(cam, shape, tuple(entry["placement"]), tensor_side(entry))
-    return (glow >= LEVEL).astype(np.uint8)
+    return strong(cam, shape, tuple(entry["placement"]), tensor_side(entry), LEVEL)
 
 
 def possible(source: Dataset) -> bool:

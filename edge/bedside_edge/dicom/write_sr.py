@@ -5,6 +5,7 @@ finding; areas of strong saliency are groups of their own whose finding is Salie
 viewer takes them for the outline of a lesion.
 """
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -328,9 +329,13 @@ def _algorithm(body: Json) -> AlgorithmIdentification:
         f"pipeline={pipeline['name']}/{pipeline['revision']} {pipeline['digest']}",
         f"package={body['package']}",
     ]
-    return AlgorithmIdentification(
-        name=str(model["name"]), version=str(model["version"]), parameters=parameters
-    )
+    return _algorithm_of(str(model["name"]), str(model["version"]), tuple(parameters))
+
+
+# the same for every study a model reads; nothing changes content items once they are made
+@functools.lru_cache(maxsize=16)
+def _algorithm_of(name: str, version: str, parameters: tuple[str, ...]) -> AlgorithmIdentification:
+    return AlgorithmIdentification(name=name, version=version, parameters=parameters)
 
 
 def _finding(body: Json) -> CodedConcept:
@@ -343,13 +348,18 @@ def _meaning(body: Json) -> str:
 
 
 def _device(body: Json, equipment: Equipment) -> ObserverContext:
+    return _device_of(str(body["model"]["name"]), equipment)
+
+
+@functools.lru_cache(maxsize=16)
+def _device_of(model: str, equipment: Equipment) -> ObserverContext:
     return ObserverContext(
         observer_type=_DEVICE,
         observer_identifying_attributes=DeviceObserverIdentifyingAttributes(
             uid=equipment.device_uid,
             name=equipment.station,
             manufacturer_name=MANUFACTURER,
-            model_name=str(body["model"]["name"]),
+            model_name=model,
             serial_number=equipment.serial,
         ),
     )
