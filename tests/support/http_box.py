@@ -38,6 +38,7 @@ from bedside_edge.services.models import ModelId, ModelService
 from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
 from bedside_edge.services.worklist import WorklistService
+from bedside_edge.web.pages import pages_router
 from support.asgi_client import AsgiClient
 from support.fake_engine import TINY_IO, FakeEngine
 from support.memory_access import MemoryAccess, QuickPasswords
@@ -383,6 +384,7 @@ class HttpBox:
             Http(**settings),
             inference_workers=2,
             metrics=self.metrics,
+            pages=pages_router,
             actor_from_scope=lambda _: self.peer,
         )
         self.client = AsgiClient(self.app, HERE)

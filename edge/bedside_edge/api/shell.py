@@ -50,8 +50,9 @@ _SAME_SITE = {b"same-origin", b"none"}
 
 # Results are about patients: no proxy and no browser keeps them, no page of another site frames
 # them or runs a script beside them.
+_KEPT_BY_NOBODY: Final = (b"cache-control", b"no-store")
 _ALWAYS: Final[RawHeaders] = [
-    (b"cache-control", b"no-store"),
+    _KEPT_BY_NOBODY,
     (b"x-content-type-options", b"nosniff"),
     (
         b"content-security-policy",
@@ -90,7 +91,12 @@ class _Exchange:
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            headers = [*message.get("headers", ()), (b"x-request-id", self._echo), *_ALWAYS]
+            given = message.get("headers", ())
+            headers = [*given, (b"x-request-id", self._echo), *_ALWAYS]
+            if any(
+                name == b"cache-control" and value.startswith(b"public") for name, value in given
+            ):
+                headers.remove(_KEPT_BY_NOBODY)  # files of the pages: nothing of a patient
             if self._https:
                 headers.append(_HSTS)
             message = {**message, "headers": headers}

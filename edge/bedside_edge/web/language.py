@@ -14,7 +14,9 @@ from typing import Any, Final
 COOKIE: Final = "bedside-language"
 LANGUAGES: Final[Mapping[str, str]] = {"en": "English", "zh": "中文"}
 DEFAULT: Final = "en"
-_TAG: Final = re.compile(r"\s*([A-Za-z]{1,8})(?:-[A-Za-z0-9-]*)?\s*(?:;\s*q=([0-9.]+))?\s*")
+_TAG: Final = re.compile(
+    r"\s*([A-Za-z]{1,8})(?:-[A-Za-z0-9-]*)?\s*(?:;\s*q=([01](?:\.[0-9]{0,3})?))?\s*"
+)
 
 
 class Words:
@@ -69,8 +71,8 @@ def choose(cookie: str, accepted: str) -> str:
     for place, part in enumerate(accepted.split(",")[:32]):
         tag = _TAG.fullmatch(part)
         if tag and tag[1].lower() in LANGUAGES:
-            weight = float(tag[2]) if tag[2] and tag[2].count(".") <= 1 and tag[2] != "." else 1.0
-            found.append((-weight, place, tag[1].lower()))
+            found.append((-float(tag[2] or 1), place, tag[1].lower()))
+    found = [one for one in found if one[0]]  # weight 0: not wanted
     return min(found)[2] if found else DEFAULT
 
 

@@ -2,6 +2,7 @@
 
 from typing import Final
 
+_CJK: Final = "\u2e80"  # radicals; Chinese, Japanese and Korean letters follow
 _GROUPS: Final = 3  # alphabetic, ideographic, phonetic (PS3.5 6.2.1.1)
 
 
@@ -32,7 +33,9 @@ def _alphabetic(group: str) -> str:
         *(part.strip() for part in group.split("^")),
         *[""] * 5,
     ][:5]
-    if not group.isascii():  # a Chinese name in the first group is written without a comma
+    if any(
+        letter >= _CJK for letter in group
+    ):  # a Chinese name in the first group is written without a comma
         return "".join((family, given, middle)).strip() or group.strip()
     forenames = " ".join(part for part in (prefix, given, middle, suffix) if part)
     return ", ".join(part for part in (family, forenames) if part)
