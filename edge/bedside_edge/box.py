@@ -37,6 +37,7 @@ from bedside_edge.services.gate import Gate
 from bedside_edge.services.grading import GradingService
 from bedside_edge.services.holdings import Holdings
 from bedside_edge.services.ingest import IngestService
+from bedside_edge.services.loop import Loop
 from bedside_edge.services.outputs import DeliveryState
 from bedside_edge.services.permitted import PermittedReader
 from bedside_edge.services.pictures import PictureService
@@ -44,6 +45,7 @@ from bedside_edge.services.results import ResultsService
 from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
 from bedside_edge.services.worker import Bell, Jobs, Worker
+from bedside_edge.services.workitems import WorkitemPerformer, WorkitemService
 from bedside_edge.services.worklist import WorklistService
 from bedside_edge.state_folder import access_service, open_folder
 from bedside_edge.system.clock import SystemClock
@@ -142,6 +144,11 @@ class Box:
             self.state.jobs, self.state.studies, self.state.objects, reader, PillowPicture()
         )
         self.holdings = Holdings(self.state.holdings, self.state.objects, reader)
+        self.workitems = WorkitemService(
+            self.state.workitems, self.clock, self.random, self.bell.ring
+        )
+        self._performer = Loop(self._workitem_performer(), self.bell)
+        self._performing: list[threading.Thread] = []
         self.workers = [self._worker() for _ in range(self.loaded.opened.plan.streams)]
         self._threads: list[threading.Thread] = []
 
@@ -161,6 +168,7 @@ class Box:
             overlay=results.overlay,
             outgoing=self.outgoing,
             holdings=self.holdings,
+            workitems=self.workitems,
             worklist=self.worklist,
             pictures=self.pictures,
             alarms=state.studies.alarms,
@@ -184,6 +192,9 @@ class Box:
             thread.start()
             self._threads.append(thread)
         self.outgoing.start()
+        performing = threading.Thread(target=self._performer.run, name="workitems", daemon=True)
+        performing.start()
+        self._performing.append(performing)
         return self.scp.start()
 
     def stop(self) -> None:
@@ -194,9 +205,26 @@ class Box:
         for thread in self._threads:
             thread.join(_STOP_S)
         self.outgoing.stop()
+        self._performer.stop()
+        for thread in self._performing:
+            thread.join(_STOP_S)
         self.evidence.stop()
         self.state.close()
         self.models.close()
+
+    def _workitem_performer(self) -> WorkitemPerformer:
+        named = [code.partition("^") for code in self.config.workitems.codes]
+        return WorkitemPerformer(
+            store=self.state.workitems,
+            holdings=self.holdings,
+            queue=self.state.jobs,
+            publisher=self.outgoing.publisher,
+            clock=self.clock,
+            random=self.random,
+            wake=self.bell.ring,
+            codes=[(value, scheme) for value, _, scheme in named],
+            station=self.config.dicom.ae_title,
+        )
 
     def _worker(self) -> Worker:
         return Worker(

@@ -306,6 +306,38 @@ class Delivery(_Section):
     )
 
 
+class Retention(_Section):
+    """How long studies stay, and which are erased when the disk fills (docs/erasure-and-retention.md).
+
+    What was not delivered, is under legal hold or is still in a job never goes.
+    """
+
+    received_days: Days = Field(default=30, description="Least age of received images")
+    results_days: Days = Field(default=90, description="Least age of a study's newest result")
+    reviews_days: Days = Field(default=90, description="Least age of a study's newest review")
+    at_most_days: Days = Field(
+        default=0,
+        description="Age at which a study goes although there is room; 0: only for room",
+    )
+    keep_unsigned: bool = Field(
+        default=True, description="Whether studies stay whose result nobody signed off"
+    )
+    low_watermark: float = Field(
+        default=0.8,
+        gt=0,
+        le=1,
+        description="Used fraction of the disk above which the oldest studies go",
+    )
+    every_s: Seconds = Field(default=900.0, description="Pause between two sweeps")
+
+    @model_validator(mode="after")
+    def _ages_agree(self) -> Self:
+        least = max(self.received_days, self.results_days, self.reviews_days)
+        if self.at_most_days and self.at_most_days < least:
+            raise ValueError("at_most_days is below a least age")
+        return self
+
+
 DestinationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
@@ -356,6 +388,15 @@ class Policy(_Section):
     )
 
 
+class Workitems(_Section):
+    """Unified procedure steps the box performs (UPS-RS)."""
+
+    codes: list[Annotated[str, Field(pattern=r"^[^\^]{1,16}\^[^\^]{1,16}$")]] = Field(
+        default=["110004^DCM", "110003^DCM"],
+        description="Workitem codes (value^scheme) the box claims; empty leaves all to others",
+    )
+
+
 class Config(_Section):
     """All settings of a box."""
 
@@ -369,6 +410,8 @@ class Config(_Section):
     model: Model = Model()
     routing: Routing = Routing()
     delivery: Delivery = Delivery()
+    retention: Retention = Retention()
+    workitems: Workitems = Workitems()
     destinations: dict[DestinationName, Destination] = Field(
         default={}, description="Table per archive, under a name of your choice"
     )

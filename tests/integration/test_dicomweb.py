@@ -143,7 +143,7 @@ def test_two_senders_pushing_the_same_instances_at_once_store_each_once(box, cli
     # the pixels were compared, and the second does not count
     (job, *_) = box.settled()
     assert job["instances"] in (count, 2 * count)
-    images = box.result(job)["images"]
+    images = box.result(job)["result"]["images"]
     assert sum(image["status"] == "same_pixels" for image in images) == job["instances"] - count
     assert len({image["instance"] for image in images}) == len(images)
 

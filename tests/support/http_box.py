@@ -37,6 +37,7 @@ from bedside_edge.services.evidence import EvidenceService
 from bedside_edge.services.models import ModelId, ModelService
 from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
+from bedside_edge.services.workitems import WorkitemService
 from bedside_edge.services.worklist import WorklistService
 from bedside_edge.web.pages import pages_router
 from support.asgi_client import AsgiClient
@@ -47,6 +48,7 @@ from support.memory_evidence import MemoryEvidence
 from support.memory_following import MemoryChanges, MemoryRequests
 from support.memory_governance import MemoryGovernance
 from support.memory_holdings import MemoryHoldings, holdings_over
+from support.memory_workitems import MemoryWorkitems
 from support.memory_worklist import MemoryWorkRows
 from support.sample_manifest import manifest_fields
 
@@ -364,6 +366,7 @@ class HttpBox:
             instances=self._instances,
             outgoing=outgoing,
             holdings=holdings_over(self.memory),
+            workitems=WorkitemService(MemoryWorkitems(), FixedClock(), self._bytes, lambda: None),
             worklist=WorklistService(self.work_rows),
             pictures=cast("Any", None),  # pages that show pixels are tested over a real box
             overlay=self._overlay,

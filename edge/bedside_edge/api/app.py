@@ -43,6 +43,7 @@ from bedside_edge.api.routes_outputs import outputs_router
 from bedside_edge.api.routes_qido import qido_router
 from bedside_edge.api.routes_reviews import reviews_router
 from bedside_edge.api.routes_rules import rules_router
+from bedside_edge.api.routes_ups import ups_router
 from bedside_edge.api.routes_v2 import v2_router
 from bedside_edge.api.routes_wado import wado_router
 from bedside_edge.api.routes_worklist import worklist_router
@@ -125,13 +126,15 @@ def create_app(
             HotRoute(
                 "/v2/models/{model}/infer",
                 infer.PATH,
-                infer.InferHandler(services.models, inference, metrics, settings),
+                infer.InferHandler(services.models, services.gate, inference, metrics, settings),
                 Action.INFER,
             ),
             HotRoute(
                 "/v2/models/{model}/explain",
                 explain.PATH,
-                explain.ExplainHandler(services.models, inference, metrics, settings),
+                explain.ExplainHandler(
+                    services.models, services.gate, inference, metrics, settings
+                ),
                 Action.INFER,
             ),
             HotRoute(
@@ -191,8 +194,8 @@ def _framework(
         health_router(services, storage, metrics),
         own_router(services, storage, passwords or storage),
         accounts_router(services, storage),
-        jobs_router(services, storage),
-        outputs_router(services, storage, waiting),  # before results: /results/{id}.dcm
+        jobs_router(services, storage, once),
+        outputs_router(services, storage, waiting, once),  # before results: /results/{id}.dcm
         results_router(services, storage, inference),
         v2_router(services, storage),
         rules_router(services, storage),
@@ -203,6 +206,7 @@ def _framework(
         events_router(services, storage, Following(services, storage, stopping)),
         qido_router(services, storage),
         wado_router(services, storage),
+        ups_router(services, storage),
         worklist_router(services, storage),
         evidence_router(services, storage),
     ):

@@ -39,6 +39,7 @@ from bedside_edge.services.policies import PolicyService
 from bedside_edge.services.publish import PublishService
 from bedside_edge.services.pull import PullService
 from bedside_edge.services.review import ReviewService
+from bedside_edge.services.workitems import WorkitemService
 from bedside_edge.services.worklist import WorklistService
 
 
@@ -372,6 +373,7 @@ class Services:
     instances: Callable[[str], Sequence[Instance]]  # of a held study; NotFoundError
     outgoing: Outgoing
     holdings: Holdings  # what DICOMweb searches and retrieves
+    workitems: WorkitemService
     worklist: WorklistService
     pictures: PictureService
     overlay: Callable[[str], bytes]  # result id -> PNG; NotFoundError, WrongStateError (refused)

@@ -16,6 +16,7 @@ _OF_STUDY: Final = "study_id = ?"
 STUDY_ROWS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "reviews": _OF_STUDY,
+        "workitems": _OF_STUDY,
         "deliveries": _OF_STUDY,
         "publications": _OF_RESULTS,
         "outputs": _OF_STUDY,

@@ -38,11 +38,13 @@ from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
 from bedside_edge.store.outputs import SqliteOutputs
 from bedside_edge.store.requests import SqliteRequests
 from bedside_edge.store.reslot import claim_slots, move_into_slots
+from bedside_edge.store.retention import SqliteRetention
 from bedside_edge.store.reviews import SqliteReviews
 from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.slots import FileSlots
 from bedside_edge.store.studies import SqliteStudies, StudyKeys
 from bedside_edge.store.subjects import SqliteSubjects, SubjectKeys
+from bedside_edge.store.workitems import SqliteWorkitems
 from bedside_edge.store.worklist import SqliteWorkRows
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,7 @@ class State:
     objects: FileObjects
     erasure: ErasureService
     holds: HoldService
+    retention: SqliteRetention
     studies: SqliteStudies
     subjects: SqliteSubjects
     jobs: SqliteJobs
@@ -74,6 +77,7 @@ class State:
     policies: SqlitePolicies
     governance: SqliteGovernance
     holdings: SqliteHoldings
+    workitems: SqliteWorkitems
     work_rows: SqliteWorkRows
     keys: KeyStore
     slots: FileSlots
@@ -193,6 +197,7 @@ def open_state(
         path=path,
         objects=objects,
         erasure=erasure,
+        retention=SqliteRetention(database),
         holds=HoldService(SqliteHolds(database, random, record), clock),
         studies=studies,
         subjects=subjects,
@@ -207,6 +212,7 @@ def open_state(
         governance=SqliteGovernance(database, studies, subjects, record, minor_years),
         work_rows=SqliteWorkRows(database, study_keys.of),
         holdings=SqliteHoldings(database, study_keys, studies, outputs),
+        workitems=SqliteWorkitems(database, keys, study_keys.of, random, record),
         keys=keys,
         slots=slots,
         database=database,
