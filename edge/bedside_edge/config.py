@@ -42,6 +42,7 @@ AeTitle = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]([A-Za-z0-9_. -]{0,14}[A
 LoopbackHost = Annotated[str, AfterValidator(_loopback)]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
+Days = Annotated[float, Field(ge=0, le=36_525)]
 
 
 HostName = Annotated[
@@ -307,7 +308,7 @@ class Delivery(_Section):
 
 
 class Retention(_Section):
-    """How long studies stay, and which are erased when the disk fills (docs/erasure-and-retention.md).
+    """How long studies stay, and which are erased when the disk fills.
 
     What was not delivered, is under legal hold or is still in a job never goes.
     """

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from bedside_core.erasure import Destroyed, refs_of, rows
-from bedside_core.errors import LegalHoldError, NotFoundError
+from bedside_core.errors import LegalHoldError, NotFoundError, WrongStateError
 from bedside_core.evidence.entry import Kind
 from bedside_edge.ports import RandomBytes
 from bedside_edge.ports.erasure import (
@@ -135,6 +135,8 @@ class SqliteErasures:
             wanted = (json.dumps(named),)
             if not despite_holds and c.execute(_HELD, wanted).fetchone():
                 raise LegalHoldError("a study is under legal hold; release it first")
+            if plan.scope is ErasureScope.RETENTION and reason == "retention":
+                _refuse_changed(c, plan, wanted)
             slots = [slot for (slot,) in c.execute(_SLOTS, wanted)]
             alone = _alone(c, named) if not subject else [subject]
             for name in alone:
@@ -310,6 +312,14 @@ def _studies(
     if found != wanted:
         raise NotFoundError("no study of that id")
     return found
+
+
+def _refuse_changed(c: sqlite3.Connection, plan: ErasurePlan, wanted: tuple[str]) -> None:
+    """Refuse a batch that got an image, a job or a delivery since somebody looked."""
+    objects, size, results, jobs, deliveries = c.execute(_COUNTS, wanted).fetchone()
+    planned = (plan.objects, plan.size, plan.results, 0, 0)
+    if (objects, size, results, jobs, deliveries) != planned:
+        raise WrongStateError("a study changed meanwhile")
 
 
 def _alone(c: sqlite3.Connection, studies: Sequence[str]) -> list[str]:

@@ -189,6 +189,11 @@ class FileObjects:
         """Return the used fraction of the file system, 0 to 1, as an ordinary user sees it."""
         return self._usage()[0]
 
+    def space(self) -> tuple[int, int]:
+        """Return used and total bytes of the file system, as an ordinary user sees them."""
+        free, total = self._blocks()
+        return total - free, total
+
     def above_watermark(self) -> bool:
         """Return whether nothing more is taken in."""
         used, free = self._usage()
@@ -267,11 +272,14 @@ class FileObjects:
         return self.folder / name[:2] / name
 
     def _usage(self) -> tuple[float, int]:
+        free, total = self._blocks()
+        return (1 - free / total if total else 1.0), free
+
+    def _blocks(self) -> tuple[int, int]:
+        """Return free and total bytes; reserved blocks are nobody's: an ordinary user has none."""
         with _mapped():
             s = os.statvfs(self.folder)
-        # reserved blocks count as used: an ordinary user cannot have them
-        total = s.f_blocks - s.f_bfree + s.f_bavail
-        return (1 - s.f_bavail / total if total else 1.0), s.f_bavail * s.f_frsize
+        return s.f_bavail * s.f_frsize, (s.f_blocks - s.f_bfree + s.f_bavail) * s.f_frsize
 
     def _refuse_when_shut(self) -> None:
         if self._shut:

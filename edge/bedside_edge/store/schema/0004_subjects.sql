@@ -14,6 +14,7 @@ CREATE TABLE subjects (
 -- '' and slot 0 only in rows of an earlier version, until the folder is opened
 ALTER TABLE studies ADD COLUMN subject_id TEXT NOT NULL DEFAULT '';
 ALTER TABLE studies ADD COLUMN slot INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX studies_created ON studies (created, study_id);
 CREATE INDEX studies_subject ON studies (subject_id);
 
 -- What is being erased and what was: written before the first key is destroyed, so that a kill at
