@@ -9,6 +9,8 @@ from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
+from bedside_core.statistics.rows import StudyRow
+
 CR = "1.2.840.10008.5.1.4.1.1.1"
 CT = "1.2.840.10008.5.1.4.1.1.2"
 ROOT = "1.2.826.0.1.3680043.8.498."
@@ -88,3 +90,43 @@ def part10(made: Dataset, transfer_syntax: str = "") -> bytes:
     buffer = BytesIO()
     dcmwrite(buffer, made, enforce_file_format=True)
     return buffer.getvalue()
+
+
+DEVICES = tuple(f"device-{number}" for number in range(12))
+AGE_BANDS = ("0-17", "18-39", "40-64", "65+")
+
+
+def hospital(patients: int = 10_000, seed: int = 20240) -> list[StudyRow]:
+    """Studies of a made-up hospital; the defaults are the set other libraries were measured on.
+
+    30,762 studies of 10,000 patients on 12 devices, four fifths on the patient's home device, 12 %
+    of the patients ill; 3,585 scores above one half, mean score .254.
+    """
+    draw = np.random.default_rng(seed)
+    studies = np.minimum(draw.geometric(0.33, patients), 20)
+    patient = np.repeat(np.arange(patients), studies)
+    count = len(patient)
+    minutes = np.clip(draw.lognormal(3.6, 0.8, count), 0, 599)
+    ill = draw.random(patients) < 0.12
+    home = draw.integers(0, 12, patients)
+    device = np.where(draw.random(count) < 0.8, home[patient], draw.integers(0, 12, count))
+    score = np.where(ill[patient], draw.beta(6, 3, count), draw.beta(2, 8, count))
+    sex, age = draw.integers(0, 2, patients), draw.integers(0, 4, patients)
+    grade = draw.integers(1, 6, patients)
+    arrival = draw.permutation(count)
+    return [
+        StudyRow(
+            patient=f"patient-{patient[n]}",
+            arrival=int(arrival[n]),
+            sex=("female", "male")[sex[patient[n]]],
+            age_band=AGE_BANDS[age[patient[n]]],
+            device=DEVICES[device[n]],
+            decision="present" if score[n] > 0.5 else "absent",
+            label="positive" if ill[patient[n]] else "negative",
+            score=float(score[n]),
+            minutes=float(minutes[n]),
+            findings=("opacity",) if ill[patient[n]] else (),
+            grade=int(grade[patient[n]]),
+        )
+        for n in range(count)
+    ]

@@ -23,13 +23,17 @@ class Choice:
 
     Attributes:
         sensitivities: per probability, the most one patient moves a utility.
-        values: the grid in natural units, ascending.
     """
 
     spec: StatSpec
     number: Number
     c: int
     sensitivities: tuple[int, ...]
+
+    @property
+    def weight(self) -> int:
+        """Mass of one study, or of one patient under patient weight, in the utilities."""
+        return PATIENT_WEIGHT if self.spec.weight is Weight.PATIENT else 1
 
     @property
     def values(self) -> tuple[Fraction, ...]:

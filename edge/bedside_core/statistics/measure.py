@@ -120,8 +120,7 @@ class ChoiceLaw:
 
 def gaussian_law(query: Query, units: int) -> GaussianLaw:
     """Return the least Gaussian noise whose cost is at most `units` of rho."""
-    gaussian_sigma2(query.l2sq, units)  # refuses what is no price
-    return GaussianLaw(l2sq=query.l2sq, units=units)
+    return GaussianLaw(l2sq=query.l2sq, units=_price(units))
 
 
 def laplace_law(query: Query, units: int) -> LaplaceLaw:
@@ -130,7 +129,7 @@ def laplace_law(query: Query, units: int) -> LaplaceLaw:
     Raises:
         InvalidInputError: so little rho leaves no epsilon of 1e-6.
     """
-    return LaplaceLaw(l1=query.l1, epsilon=_root(2 * units))
+    return LaplaceLaw(l1=query.l1, epsilon=_root(2 * _price(units)))
 
 
 def choice_law(choice: Choice, units: int) -> ChoiceLaw:
@@ -140,13 +139,17 @@ def choice_law(choice: Choice, units: int) -> ChoiceLaw:
         InvalidInputError: so little rho leaves no epsilon of 1e-6.
     """
     draws = len(choice.sensitivities)
-    return ChoiceLaw(draws=draws, epsilon=_root(8 * (units // draws)))
+    return ChoiceLaw(draws=draws, epsilon=_root(8 * (_price(units) // draws)))
+
+
+def _price(units: int) -> int:
+    if type(units) is not int or units < 1:
+        raise InvalidInputError("a price is an integer of at least 1 unit of rho")
+    return units
 
 
 def _root(units: int) -> Fraction:
     """Square root of units of rho, rounded down to a millionth."""
-    if type(units) is not int or units < 0:
-        raise InvalidInputError("a price is an integer of units of rho")
     root = math.isqrt(units * _ROOT_GRID**2 // UNITS_PER_RHO)
     if root < 1:
         raise InvalidInputError("so little rho buys no answer")
