@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bedside_core.overlay import paint, spread, strong
+from bedside_core.overlay import paint, spread, strong, veil
 
 SIZE = 320
 
@@ -54,3 +54,17 @@ def test_looking_only_where_it_can_be_strong_misses_nothing(cells, shape, level)
 
 def test_where_nothing_is_strong_the_mask_is_empty():
     assert not strong(np.zeros((4, 4), np.float32), (9, 9), (0, 0, 320, 320), SIZE, 0.5).any()
+
+
+def test_the_veil_is_clear_without_evidence_and_lies_where_the_map_says():
+    cam = np.zeros((10, 10), np.float32)
+    cam[1, 6] = 30.0  # beyond full saliency
+    seen = veil(cam, (160, 100), (0, 60, 320, 200), SIZE)
+    assert (seen.shape, seen.dtype) == ((160, 100, 4), np.uint8)
+    opacity = seen[..., 3].astype(int)
+    row, column = np.unravel_index(opacity.argmax(), opacity.shape)
+    assert abs(row - (48 * 160 / 320)) < 9
+    assert abs(column - ((208 - 60) * 100 / 200)) < 9
+    assert opacity[row, column] > 230
+    assert veil(np.full((10, 10), 30.0), (4, 4), (0, 0, 320, 320), SIZE)[..., 3].min() == 255
+    assert opacity[120:].max() == 0

@@ -16,7 +16,9 @@ from bedside_core.errors import (
 )
 from bedside_core.findings import Decision
 from bedside_core.review import Certainty, ReviewKind
+from bedside_core.uses import Thing, Use
 from bedside_edge.api.errors import status_of
+from bedside_edge.api.gate import asks
 from bedside_edge.api.guard import actor_of, needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.services import Services
@@ -44,13 +46,18 @@ def review_router(services: Services, storage: WorkPool) -> APIRouter:
             **more,
         }
 
-    @router.get("/{result_id}/sign-off", dependencies=[needs(Action.VIEW_RESULT)])
+    @router.get(
+        "/{result_id}/sign-off",
+        dependencies=[needs(Action.VIEW_RESULT), asks(Use.VIEW, Thing.RESULT)],
+    )
     async def state(request: Request, result_id: str) -> Response:
         """What stands under the result and how far it is on its way; fetches itself anew."""
         view = await storage.run(look, result_id)
         return site().page(request, "sign_off_part.html", **values(request, view))
 
-    @router.get("/{result_id}/review", dependencies=[needs(Action.REVIEW)])
+    @router.get(
+        "/{result_id}/review", dependencies=[needs(Action.REVIEW), asks(Use.VIEW, Thing.RESULT)]
+    )
     async def form(request: Request, result_id: str, kind: str = "accept") -> Response:
         if kind not in set(ReviewKind):
             raise NotFoundError("no such verdict")
@@ -63,7 +70,9 @@ def review_router(services: Services, storage: WorkPool) -> APIRouter:
             request, template, **values(request, view, kind=kind, filled=filled, wrong="")
         )
 
-    @router.post("/{result_id}/review", dependencies=[needs(Action.REVIEW)])
+    @router.post(
+        "/{result_id}/review", dependencies=[needs(Action.REVIEW), asks(Use.VIEW, Thing.RESULT)]
+    )
     async def sign(request: Request, result_id: str) -> Response:
         fields, actor = await form_of(request), actor_of(request)
         kind = _one_of(ReviewKind, fields.get("kind", ""))

@@ -8,12 +8,14 @@ from fastapi.responses import JSONResponse
 from bedside_core.access import Action
 from bedside_core.errors import InvalidRequestError, MalformedHeaderError
 from bedside_core.imaging import Window
+from bedside_core.uses import Thing, Use
+from bedside_edge.api.gate import asks, visible
 from bedside_edge.api.guard import needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.services import Services
 from bedside_edge.services.pictures import Picture, View
 from bedside_edge.web.site import PageRoute, person, site
-from bedside_edge.web.study import may_sign, study_view
+from bedside_edge.web.study import StudyView, may_sign, study_view, without_results
 
 _SMALLEST, _SIZE, _LARGEST = 64, 1536, 4096
 
@@ -22,20 +24,28 @@ def study_router(services: Services, storage: WorkPool, waiting: WorkPool) -> AP
     """Return /studies/{id} and the pictures below it."""
     router = APIRouter(prefix="/studies", include_in_schema=False, route_class=PageRoute)
 
-    @router.get("/{study_id}", dependencies=[needs(Action.VIEW_RESULT)])
+    @router.get(
+        "/{study_id}", dependencies=[needs(Action.VIEW_RESULT), asks(Use.VIEW, Thing.STUDY)]
+    )
     async def study(
         request: Request,
         study_id: str,
         result: Annotated[str, Query(max_length=64)] = "",
         image: Annotated[str, Query(max_length=64)] = "",
     ) -> Response:
-        view = await storage.run(study_view, services, study_id, result, image)
+        def look() -> StudyView:
+            view = study_view(services, study_id, result, image)
+            shown = visible(request, [study_id]).results
+            return view if shown else without_results(view)
+
+        view = await storage.run(look)
         values: dict[str, Any] = {"view": view, "now": services.clock.now()}
         values["signing"] = may_sign(person(request), view.sign_off, view.body)
         return site().page(request, "study.html", **values)
 
     @router.get(
-        "/{study_id}/images/{instance_id}/grey.json", dependencies=[needs(Action.VIEW_IMAGE)]
+        "/{study_id}/images/{instance_id}/grey.json",
+        dependencies=[needs(Action.VIEW_IMAGE), asks(Use.VIEW, Thing.STUDY)],
     )
     async def grey(study_id: str, instance_id: str) -> Response:
         scale, (height, width) = await waiting.run(
@@ -53,7 +63,8 @@ def study_router(services: Services, storage: WorkPool, waiting: WorkPool) -> AP
         )
 
     @router.get(
-        "/{study_id}/images/{instance_id}/picture.png", dependencies=[needs(Action.VIEW_IMAGE)]
+        "/{study_id}/images/{instance_id}/picture.png",
+        dependencies=[needs(Action.VIEW_IMAGE), asks(Use.VIEW, Thing.STUDY)],
     )
     async def picture(
         request: Request,
@@ -70,7 +81,8 @@ def study_router(services: Services, storage: WorkPool, waiting: WorkPool) -> AP
         return _png(await waiting.run(services.pictures.image, study_id, instance_id, view))
 
     @router.get(
-        "/{study_id}/images/{instance_id}/saliency.png", dependencies=[needs(Action.VIEW_IMAGE)]
+        "/{study_id}/images/{instance_id}/saliency.png",
+        dependencies=[needs(Action.VIEW_IMAGE), asks(Use.VIEW, Thing.RESULT)],
     )
     async def saliency(
         request: Request, instance_id: str, result: Annotated[str, Query(max_length=64)]

@@ -6,6 +6,7 @@ from urllib.parse import urlencode
 from fastapi import APIRouter, Query, Request, Response
 
 from bedside_core.access import Action
+from bedside_edge.api.gate import permitted_page
 from bedside_edge.api.guard import needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.schemas import read_priority
@@ -26,7 +27,9 @@ def worklist_router(services: Services, storage: WorkPool) -> APIRouter:
         dependencies=[needs(Action.VIEW_WORKLIST)],
     )
 
-    async def values(q: str, show: str, priority: str, page: int, size: int) -> dict[str, Any]:
+    async def values(
+        request: Request, q: str, show: str, priority: str, page: int, size: int
+    ) -> dict[str, Any]:
         part = Show(show) if show in set(Show) else Show.ALL
         query = WorkQuery(
             text=q[:_LONGEST],
@@ -35,7 +38,7 @@ def worklist_router(services: Services, storage: WorkPool) -> APIRouter:
             offset=(page - 1) * size,
             limit=size,
         )
-        found = await storage.run(services.worklist.page, query)
+        found = await storage.run(permitted_page, request, services, query)
         kept = {"q": q[:_LONGEST], "priority": priority, "size": "" if size == _PAGE else size}
 
         def address(path: str = "/", **changes: object) -> str:
@@ -62,7 +65,7 @@ def worklist_router(services: Services, storage: WorkPool) -> APIRouter:
         page: Annotated[int, Query(ge=1, le=100_000)] = 1,
         size: Annotated[int, Query(ge=1, le=_MOST)] = _PAGE,
     ) -> Response:
-        found = await values(q, show, priority, page, size)
+        found = await values(request, q, show, priority, page, size)
         return site().page(request, "worklist.html", **found)
 
     @router.get("/worklist")
@@ -74,7 +77,7 @@ def worklist_router(services: Services, storage: WorkPool) -> APIRouter:
         page: Annotated[int, Query(ge=1, le=100_000)] = 1,
         size: Annotated[int, Query(ge=1, le=_MOST)] = _PAGE,
     ) -> Response:
-        found = await values(q, show, priority, page, size)
+        found = await values(request, q, show, priority, page, size)
         return site().page(request, "worklist_part.html", **found)
 
     return router

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from bedside_core.access import Action, Actor
@@ -103,6 +103,27 @@ def study_view(services: Services, study_id: str, result_id: str, image_id: str)
         history=_history(services, study_id),
         before=before,
         after=after,
+    )
+
+
+def without_results(view: StudyView) -> StudyView:
+    """Return the page's images only: the policy lets nobody see what a model said of them."""
+    bare = [
+        replace(image, probability=None, decision="", decides=False, checks=())
+        for image in view.images
+    ]
+    chosen = next((one for one in bare if view.chosen and one.number == view.chosen.number), None)
+    return replace(
+        view,
+        entry=replace(view.entry, answer=None),
+        images=bare,
+        chosen=chosen,
+        result=None,
+        body=None,
+        sign_off=None,
+        reviews=(),
+        ways=(),
+        history=(),
     )
 
 
