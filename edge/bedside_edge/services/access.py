@@ -326,11 +326,11 @@ class AccessService:
         """
         held = list(self._accounts.values())
         administrators = [one for one in held if Role.ADMINISTRATOR in one.roles]
-        for one in administrators:
-            if one.login.startswith(_SETUP_LOGIN) and not one.password and len(administrators) == 1:
-                return self._new_link(one, CONSOLE, setup=True)
-        if administrators:  # set up, or added on the console and holding a link
-            return None
+        if administrators:
+            first, *others = administrators
+            waits = first.login.startswith(_SETUP_LOGIN) and not first.password and not others
+            # any other was set up, or added on the console and has a link of its own
+            return self._new_link(first, CONSOLE, setup=True) if waits else None
         taken = {one.login for one in held}
         account = Account(
             account_id=self._mint(),
