@@ -1,4 +1,4 @@
-"""What a disk holds after a power cut: writes that were synced, and any part of those that were not.
+"""What a disk holds after a power cut: what was synced, and any part of what was not.
 
 The calls of a process are read from strace's log. A write lies in the cache until its file is
 synced; at the cut the test decides which of the cached writes the disk had taken by itself. The
