@@ -17,9 +17,11 @@ from bedside_core.signatures import (
     MAX_ENVELOPE,
     Algorithm,
     PublicKey,
+    countersigned,
     exact_base64,
     open_envelope,
     seal_envelope,
+    signers_of,
     to_base64,
 )
 from support.evidence_log import HUB_ED, HUB_ML, LOG_ED, LOG_ML
@@ -148,3 +150,28 @@ def test_a_changed_byte_never_opens_to_another_payload(place, value):
         assert open_envelope(data, TYPE, KEYS, 1) == b'{"a":1}'
     except BedsideError:
         assert data != SEALED
+
+
+# --- who signed, and signing again -----------------------------------------------------------
+
+
+def test_signers_are_the_trusted_keys_that_signed_each_once():
+    both = seal_envelope(TYPE, b"payload", SIGNERS)
+    assert signers_of(both, TYPE, KEYS) == ("ed", "ml")
+    assert signers_of(both, TYPE, {"ed": KEYS["ed"]}) == ("ed",)
+    twice = KEYS | {"ed-again": KEYS["ed"]}
+    doubled = seal_envelope(TYPE, b"payload", SIGNERS | {"ed-again": LOG_ED.sign})
+    assert len(signers_of(doubled, TYPE, twice)) == 2
+    assert signers_of(seal_envelope(TYPE, b"x", {"ed": HUB_ED.sign}), TYPE, KEYS) == ()
+    with pytest.raises(InvalidEnvelopeError):
+        signers_of(both, "other", KEYS)
+
+
+def test_a_second_person_signs_the_same_payload():
+    one = seal_envelope(TYPE, b"payload", {"ed": LOG_ED.sign})
+    two = countersigned(one, TYPE, {"ml": LOG_ML.sign})
+    assert open_envelope(two, TYPE, KEYS, 2) == b"payload"
+    again = countersigned(two, TYPE, {"ml": LOG_ML.sign})
+    assert len(json.loads(again)["signatures"]) == 2
+    with pytest.raises(InvalidEnvelopeError):
+        countersigned(one, "other", {"ml": LOG_ML.sign})
