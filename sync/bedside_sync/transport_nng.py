@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 Handler = Callable[[str, Message], Message]  # (verified common name, request) -> answer
 
 _HEADROOM: Final = 256  # nng counts its own header too
+_NOTICE_MS: Final = 100  # how soon a waiting thread notices that the server closes
 _SCHEME: Final = "tls+tcp://"
 _TLS: Final = pynng.TLSConfig
 REFUSED: Final = "refused"
@@ -130,7 +131,7 @@ class Server:
             self._socket = pynng.Rep0(
                 tls_config=_server_tls(identity),
                 recv_max_size=MAX_MESSAGE + _HEADROOM,
-                recv_timeout=500,  # how soon a thread notices that the server closes
+                recv_timeout=_NOTICE_MS,
                 send_timeout=timeouts.send,
             )
             if self._socket.recv_max_size != MAX_MESSAGE + _HEADROOM:
@@ -139,10 +140,14 @@ class Server:
         except pynng.NNGException as cause:
             raise UnavailableError(f"the hub cannot listen: {type(cause).__name__}") from cause
         self.url = str(listener.url)
-        self._contexts = [self._socket.new_context() for _ in range(threads)]
         self._threads = [
-            threading.Thread(target=self._serve, args=(context,), name=f"hub-{n}", daemon=True)
-            for n, context in enumerate(self._contexts)
+            threading.Thread(
+                target=self._serve,
+                args=(self._socket.new_context(),),
+                name=f"hub-{number}",
+                daemon=True,
+            )
+            for number in range(threads)
         ]
         for thread in self._threads:
             thread.start()
@@ -152,11 +157,10 @@ class Server:
         if self._closing.is_set():
             return
         self._closing.set()
-        for context in self._contexts:
-            context.close()
-        self._socket.close()
+        # each thread ends by itself first: closing a context that sends aborts the process
         for thread in self._threads:
-            thread.join(10.0)
+            thread.join()
+        self._socket.close()
 
     def __enter__(self) -> Self:
         return self
@@ -168,14 +172,11 @@ class Server:
         while not self._closing.is_set():
             try:
                 raw = context.recv_msg()
-            except pynng.Timeout:
-                continue
-            except pynng.NNGException:
-                if self._closing.is_set():
-                    return
+            except pynng.NNGException:  # nothing came, or a peer broke off
                 continue
             with contextlib.suppress(pynng.NNGException):  # the peer went away: it asks again
                 context.send(self._answer(peer_name(raw.pipe), bytes(raw.bytes)))
+        context.close()
 
     def _answer(self, name: str, data: bytes) -> bytes:
         if not name:  # nng refuses such peers before; this holds if it ever does not

@@ -126,3 +126,21 @@ def _header(head: bytes) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise InvalidMessageError("a message's header is not an object")
     return found
+
+
+def join_parts(*parts: bytes) -> bytes:
+    """Return several byte strings as one payload: each after its length in four bytes."""
+    return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+
+
+def split_parts(payload: bytes) -> list[bytes]:
+    """Return the parts of a payload; InvalidMessageError when it is cut or goes on."""
+    parts: list[bytes] = []
+    at = 0
+    while at < len(payload):
+        end = at + 4 + int.from_bytes(payload[at : at + 4], "big")
+        if at + 4 > len(payload) or end > len(payload):
+            raise InvalidMessageError("a payload is cut inside a part")
+        parts.append(payload[at + 4 : end])
+        at = end
+    return parts

@@ -239,10 +239,10 @@ def test_one_false_mask_is_seen():
         table=lie, signature=sign(signed_bytes(Tag.UNMASK, lie.encode())).hex()
     )
     with pytest.raises(RoundRefusedError, match="disagree"):
-        tally.collect_tables(one.manifest, FIVE.roster, wanted, [tables[0], signed])
+        tally.collect_tables(one.manifest, FIVE.roster, wanted, [tables[0], signed, tables[2]])
     unsigned = committee.SignedMaskTable(table=lie, signature="00" * 64)
     with pytest.raises(UntrustedSignatureError):
-        tally.collect_tables(one.manifest, FIVE.roster, wanted, [unsigned])
+        tally.collect_tables(one.manifest, FIVE.roster, wanted, [tables[0], unsigned, tables[2]])
     agreed = tally.collect_tables(one.manifest, FIVE.roster, wanted, tables)
     false = {index: np.zeros(100, np.uint32) for index in range(4)}
     with pytest.raises(RoundRefusedError, match="agreed"):
@@ -306,7 +306,7 @@ def test_a_manifest_needs_two_organisations_and_helpers_of_different_ones():
     [
         ({}, NOW, ["round-1"], "before"),
         ({}, NOW - 1, [], "not open"),
-        ({}, NOW + 3600, [], "not open"),
+        ({}, NOW + 7200, [], "not open"),
         ({"purposes": frozenset()}, NOW, [], "does not serve"),
         ({"codes": frozenset()}, NOW, [], "code"),
         ({"models": frozenset({b"x"})}, NOW, [], "model"),
@@ -404,8 +404,9 @@ def transcript(one: Round, sealed, **changes):
         "reports": [s.report for s in sealed],
         "cosignatures": cosignatures,
         "tables": tables,
+        "findings": [],
         "withdrawn": [],
-        "total": total.tolist(),
+        "total": tally.sum_digest(one.manifest, total),
         "masked_total": tally.masked_digest(one.manifest, running.total),
         "rho": round_cost(one.manifest),
         "previous": "00" * 32,
@@ -427,7 +428,6 @@ def test_every_box_can_check_a_record_and_sees_what_was_changed():
         (record, {"own": "box-1", "own_vector": "00" * 32}, RoundRefusedError),
         (record, {"own": "box-1", "withdrew": True}, RoundRefusedError),
         (transcript(one, sealed, rho=1), own, RoundRefusedError),
-        (transcript(one, sealed, total=[1]), own, RoundRefusedError),
         (transcript(one, sealed, cosignatures=[]), own, RoundRefusedError),
         (transcript(one, sealed, tables=[]), own, RoundRefusedError),
         (transcript(one, sealed, reports=[sealed[0].report]), own, RoundRefusedError),
@@ -438,6 +438,42 @@ def test_every_box_can_check_a_record_and_sees_what_was_changed():
             tally.verify_transcript(changed, FIVE.roster, hub, previous=previous, **mine)
     with pytest.raises(RoundRefusedError, match="follow"):
         tally.verify_transcript(record, FIVE.roster, hub, previous=b"x" * 32, **own)
+
+
+def test_an_expired_round_is_recorded_as_empty_and_has_no_sum():
+    one = Round(FIVE)
+    wanted = committee.digest_of(one.manifest, [])
+    cosignatures = [
+        committee.cosign(
+            one.manifest,
+            wanted,
+            helper=box,
+            stored=None,
+            now=one.manifest.expires,
+            sign=FIVE.keys[box].sign,
+        )
+        for box in list(one.round_keys)[:3]
+    ]
+    given = {
+        "manifest": one.signed,
+        "reports": [],
+        "cosignatures": cosignatures,
+        "tables": [],
+        "findings": [],
+        "withdrawn": [],
+        "masked_total": tally.NOTHING,
+        "rho": round_cost(one.manifest),
+        "previous": "00" * 32,
+    }
+    mine = {"own": "box-1", "own_vector": "11" * 32}  # its receipt stands: it reports again
+    for total, error in ((tally.NOTHING, None), ("11" * 32, RoundRefusedError)):
+        record = tally.publish(tally.TranscriptBody(total=total, **given), FIVE.hub.sign)
+        check = {"hub": public(FIVE.hub), "previous": bytes(32), **mine}
+        if error is None:
+            tally.verify_transcript(record, FIVE.roster, **check)
+        else:
+            with pytest.raises(error, match="no sum"):
+                tally.verify_transcript(record, FIVE.roster, **check)
 
 
 def test_a_body_has_one_spelling():

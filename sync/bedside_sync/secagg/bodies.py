@@ -32,15 +32,15 @@ def canonical(value: Any) -> bytes:  # noqa: ANN401  any JSON
     return text.encode("ascii")
 
 
-def decode(kind: type[M], data: bytes) -> M:
-    """Return the body in `data`.
+def decode(kind: type[M], data: bytes, limit: int = MAX_BODY) -> M:
+    """Return the body in `data`, of at most `limit` bytes.
 
     Raises:
         InvalidMessageError: too long, not JSON of this shape, or another spelling of it. Never
             repeats what was sent.
     """
-    if len(data) > MAX_BODY:
-        raise InvalidMessageError(f"a message has at most {MAX_BODY} bytes")
+    if len(data) > limit:
+        raise InvalidMessageError(f"a {kind.__name__} has at most {limit} bytes")
     try:
         # tuples and enums come as JSON lists and strings: the reader of JSON may turn them
         body = kind.model_validate_json(data)

@@ -76,12 +76,46 @@ class SignedMaskTable(Body):
     signature: Hex64
 
 
+class Findings(Body):
+    """What a helper found in the candidates: the boxes whose envelope or seeds are not right."""
+
+    manifest: Hex32
+    helper: Name
+    bad: Annotated[list[Name], Field(max_length=100_000)]
+
+
+class SignedFindings(Body):
+    """Findings with the helper's signature."""
+
+    findings: Findings
+    signature: Hex64
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmasked:
     """What a helper gives out: the mask sums it owns, and the table of all it knows."""
 
     table: SignedMaskTable
     masks: Mapping[int, Words] = field(repr=False)
+
+
+def find(manifest: Manifest, helper: str, bad: Iterable[str], sign: Sign) -> SignedFindings:
+    """Sign what a helper found."""
+    findings = Findings(manifest=manifest.hash.hex(), helper=helper, bad=sorted(bad))
+    signature = sign(signed_bytes(Tag.COMPLAINT, findings.encode()))
+    return SignedFindings(findings=findings, signature=signature.hex())
+
+
+def check_findings(manifest: Manifest, roster: Roster, signed: SignedFindings) -> None:
+    """Check that findings are a helper's of this round; RoundRefusedError, UntrustedSignature."""
+    findings = signed.findings
+    manifest.helper(findings.helper)
+    if findings.manifest != manifest.hash.hex():
+        raise RoundRefusedError("the findings are of another round")
+    message = signed_bytes(Tag.COMPLAINT, findings.encode())
+    key = roster.members[findings.helper].key
+    if not key.accepts(message, bytes.fromhex(signed.signature)):
+        raise UntrustedSignatureError("the findings are not signed by the helper")
 
 
 def digest_of(manifest: Manifest, reports: Iterable[Report]) -> DigestBody:

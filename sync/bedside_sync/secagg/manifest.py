@@ -224,7 +224,7 @@ def agree(manifest: Manifest, policy: SitePolicy, *, now: int, known: Sequence[s
         ManifestRefusedError: the box does not take part; the text says why.
     """
     _rule(manifest.round not in known, "this round was answered before")
-    _rule(manifest.opens <= now < manifest.closes, "the round is not open")
+    _rule(manifest.opens <= now < manifest.expires, "the round is not open")
     _rule(manifest.purpose in policy.purposes, f"the hospital does not serve {manifest.purpose}")
     _rule(bytes.fromhex(manifest.code) in policy.codes, "the task's code is not known here")
     if policy.models:

@@ -19,7 +19,9 @@ from bedside_sync.secagg.bodies import Body
 from bedside_sync.secagg.committee import (
     Cosignature,
     DigestBody,
+    SignedFindings,
     SignedMaskTable,
+    check_findings,
     check_quorum,
     digest_of,
     mask_digest,
@@ -28,7 +30,7 @@ from bedside_sync.secagg.committee import (
 from bedside_sync.secagg.manifest import Manifest, SignedManifest, check_manifest, round_cost
 from bedside_sync.secagg.prg import Tag, Words, digest, signed_bytes, vector_digest, word_type
 from bedside_sync.secagg.report import Report, check_report
-from bedside_sync.secagg.ring import from_ring
+from bedside_sync.secagg.ring import from_ring, to_ring
 from bedside_sync.secagg.roster import Hex32, Hex64, Name, Roster
 
 
@@ -37,6 +39,53 @@ class Withdrawal(Body):
 
     manifest: Hex32
     box: Name
+
+
+class SignedWithdrawal(Body):
+    """A withdrawal with the box's signature."""
+
+    withdrawal: Withdrawal
+    signature: Hex64
+
+
+def withdraw(manifest: Manifest, box: str, sign: Sign) -> SignedWithdrawal:
+    """Sign that a box takes its report back."""
+    body = Withdrawal(manifest=manifest.hash.hex(), box=box)
+    signature = sign(signed_bytes(Tag.WITHDRAW, body.encode()))
+    return SignedWithdrawal(withdrawal=body, signature=signature.hex())
+
+
+class Receipt(Body):
+    """What the hub signs for a report: the box's proof that it was in time."""
+
+    manifest: Hex32
+    box: Name
+    vector: Hex32
+
+
+class SignedReceipt(Body):
+    """A receipt with the hub's signature."""
+
+    receipt: Receipt
+    signature: Hex64
+
+
+def give_receipt(report: Report, sign: Sign) -> SignedReceipt:
+    """Sign that a report is durable at the hub."""
+    body = report.body
+    receipt = Receipt(manifest=body.manifest, box=body.box, vector=body.vector)
+    signature = sign(signed_bytes(Tag.RECEIPT, receipt.encode()))
+    return SignedReceipt(receipt=receipt, signature=signature.hex())
+
+
+def check_receipt(signed: SignedReceipt, report: Report, hub: PublicKey) -> None:
+    """Check that a receipt is the hub's for this report; errors as in `verify_transcript`."""
+    body, receipt = report.body, signed.receipt
+    if (receipt.manifest, receipt.box, receipt.vector) != (body.manifest, body.box, body.vector):
+        raise RoundRefusedError("the receipt is for another report")
+    message = signed_bytes(Tag.RECEIPT, receipt.encode())
+    if not hub.accepts(message, bytes.fromhex(signed.signature)):
+        raise UntrustedSignatureError("the receipt is not signed by the hub")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -87,6 +136,12 @@ class Tally:
             raise RoundRefusedError("the vector is not the one the box signed")
 
 
+def confirmed(manifest: Manifest, helpers: Sequence[str]) -> bool:
+    """Whether more than t of these helpers know each mask, so an honest one vouches for it."""
+    known = {manifest.helper(name) for name in helpers}
+    return all(len(known - set(subset)) > manifest.missing for subset in manifest.subsets)
+
+
 def collect_tables(
     manifest: Manifest, roster: Roster, wanted: DigestBody, tables: Sequence[SignedMaskTable]
 ) -> dict[int, str]:
@@ -94,9 +149,11 @@ def collect_tables(
 
     Raises:
         RoundRefusedError: two helpers say different things (the round stops, both tables are the
-            proof), a table is of another set, or a subset is in none.
+            proof), a table is of another set, or fewer than t + 1 confirm a mask.
         UntrustedSignatureError: a table is not signed by its helper.
     """
+    if not confirmed(manifest, [signed.table.helper for signed in tables]):
+        raise RoundRefusedError("a mask is not confirmed by enough helpers")
     agreed: dict[int, str] = {}
     for signed in tables:
         table = signed.table
@@ -113,8 +170,6 @@ def collect_tables(
                 continue
             if said is None or agreed.setdefault(index, said) != said:
                 raise RoundRefusedError("two helpers disagree about a mask")
-    if len(agreed) != len(manifest.subsets):
-        raise RoundRefusedError("a mask is known to no helper that answered")
     return agreed
 
 
@@ -149,8 +204,9 @@ class TranscriptBody(Body):
     reports: Annotated[list[Report], Field(max_length=100_000)]
     cosignatures: list[Cosignature]
     tables: list[SignedMaskTable]
+    findings: list[SignedFindings]
     withdrawn: list[Name]
-    total: list[int]  # the sum; empty when the round expired
+    total: Hex32  # digest of the sum, which travels beside the record
     masked_total: Hex32  # digest of the sum before the masks were taken away
     rho: int  # units of 1e-12, of the whole sum
     previous: Hex32
@@ -166,6 +222,15 @@ class Transcript(Body):
 
     body: TranscriptBody
     signature: Hex64
+
+
+NOTHING = "00" * 32  # the digest of no sum
+MAX_TRANSCRIPT = 64 << 20  # bytes
+
+
+def sum_digest(manifest: Manifest, total: NDArray[np.int64]) -> str:
+    """Return the digest of an opened sum, in hex."""
+    return vector_digest(to_ring(total, manifest.ring), manifest.ring)[0].hex()
 
 
 def publish(body: TranscriptBody, sign: Sign) -> Transcript:
@@ -190,7 +255,8 @@ def verify_transcript(
         roster: as the round's manifest names it.
         hub: the hub's key.
         previous: hash of the record before it.
-        own: this box's name, when it holds a receipt for the round.
+        own: this box's name, when it holds a receipt for the round or withdrew. It is counted
+            unless a helper complained about its envelope, and then the complaint is on record.
         own_vector: the digest of the vector it sent, in hex.
         withdrew: whether it took its report back.
 
@@ -216,10 +282,16 @@ def verify_transcript(
     check_quorum(manifest, roster, wanted, body.cosignatures)
     if body.reports:
         collect_tables(manifest, roster, wanted, body.tables)
-    if len(body.total) != (manifest.length if body.reports else 0):
-        raise RoundRefusedError("the sum has another length than the round")
+    if not body.reports and body.total != NOTHING:
+        raise RoundRefusedError("a round without reports has no sum")
+    for signed in body.findings:
+        check_findings(manifest, roster, signed)
+    dropped = {box for signed in body.findings for box in signed.findings.bad}
     present = {report.body.box: report.body.vector for report in body.reports}
-    if own and not withdrew and body.reports and present.get(own) != own_vector:
+    if dropped & set(present):
+        raise RoundRefusedError("a box that a helper complained about was counted")
+    expected = own and not withdrew and own not in dropped and body.reports
+    if expected and present.get(own) != own_vector:
         raise RoundRefusedError("this box's report is missing, or another is in its place")
     if withdrew and own in present:
         raise RoundRefusedError("this box withdrew and was counted all the same")
