@@ -4,12 +4,17 @@ import json
 
 import pytest
 
-from bedside_core.access import Action, Actor
+from bedside_core.access import Action, Actor, Role
 from bedside_core.errors import StaleRevisionError
 from support.http_box import HttpBox
 from support.outputs import MemoryArchive, publishing_box
 
-ADA = Actor(actor_id="person:ada", name="Lovelace^Ada", actions=frozenset(Action))
+ADA = Actor(
+    actor_id="person:ada",
+    name="Lovelace^Ada",
+    roles=frozenset({Role.RADIOLOGIST}),
+    actions=frozenset(Action),
+)
 
 
 @pytest.fixture

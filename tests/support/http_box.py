@@ -322,7 +322,16 @@ class FixedClock:
 class HttpBox:
     """An application over fakes, with a client; `with HttpBox() as box` runs its lifespan."""
 
-    def __init__(self, outgoing: Any = None, *, known_peer: bool = True, **settings: Any) -> None:
+    def __init__(
+        self,
+        outgoing: Any = None,
+        *,
+        known_peer: bool = True,
+        work_rows: Any = None,
+        keeping: Any = None,  # erasure and retention are tested over a real folder
+        **settings: Any,
+    ) -> None:
+        self.outgoing = outgoing
         self.peer = PEER if known_peer else None  # whoever the transport knows; tests may change it
         self.jobs = FakeJobs()
         self.queue = self.jobs.queue
@@ -346,16 +355,15 @@ class HttpBox:
         self.fail_open: Exception | None = None
         self.pictures: dict[str, bytes] = {}
         self.memory = MemoryHoldings()  # what DICOMweb finds
+        self.workitem_rows = MemoryWorkitems()
         self.metrics = Metrics()
         self.requests, self.changes = MemoryRequests(), MemoryChanges()
         self._counter = 0
         self.passwords = QuickPasswords()
         self.access = AccessService(MemoryAccess(), self.passwords, FixedClock(), self._bytes)
-        self.work_rows = MemoryWorkRows()
+        self.work_rows = work_rows or MemoryWorkRows()
         self.log = MemoryEvidence(FixedClock())
-        self.governance = MemoryGovernance(
-            FixedClock(), lambda result_id: self.queue.result(result_id).study_id
-        )
+        self.governance = MemoryGovernance(FixedClock(), self._study_of)
         services = Services(
             ingest=self.ingest,
             jobs=self.jobs,
@@ -366,7 +374,7 @@ class HttpBox:
             instances=self._instances,
             outgoing=outgoing,
             holdings=holdings_over(self.memory),
-            workitems=WorkitemService(MemoryWorkitems(), FixedClock(), self._bytes, lambda: None),
+            workitems=WorkitemService(self.workitem_rows, FixedClock(), self._bytes, lambda: None),
             worklist=WorklistService(self.work_rows),
             pictures=cast("Any", None),  # pages that show pixels are tested over a real box
             overlay=self._overlay,
@@ -375,6 +383,7 @@ class HttpBox:
             changes=self.changes,
             access=self.access,
             gate=self.governance.gate,
+            keeping=cast("Any", keeping),
             policies=self.governance.policies,
             grading=self.governance.grading,
             evidence=EvidenceService(self.log, FixedClock(), checkpoint_s=3600),
@@ -412,6 +421,13 @@ class HttpBox:
         if study_id not in self.held:
             raise NotFoundError("no study of that id")
         return self.held[study_id]
+
+    def _study_of(self, result_id: str) -> str:
+        if result_id in self.pictures:
+            return "study-1"
+        if self.outgoing is not None:  # a test that brought a store of its own
+            return self.outgoing.state.jobs.result(result_id).study_id
+        return self.queue.result(result_id).study_id
 
     def _overlay(self, result_id: str) -> bytes:
         if result_id not in self.pictures:

@@ -4,6 +4,7 @@ import json
 import re
 import time
 from collections.abc import Callable
+from functools import partial
 from urllib.parse import parse_qsl
 
 from bedside_core.errors import (
@@ -13,18 +14,22 @@ from bedside_core.errors import (
     InvalidRequestError,
     WrongStateError,
 )
+from bedside_core.uses import Thing, Use
 from bedside_edge.api import schemas
 from bedside_edge.api.errors import problem_reply
 from bedside_edge.api.intake import Intake
 from bedside_edge.api.metrics import Metrics
+from bedside_edge.api.once import Once
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.reply import RawHeaders, Reply, Request
 from bedside_edge.api.services import Services
 from bedside_edge.api.upload import DICOM, MULTIPART_FORM, MULTIPART_RELATED, receive_upload
 from bedside_edge.config import Http
 from bedside_edge.ports import Filed, Job, JobState, Priority, StoredResult, Way
+from bedside_edge.services.gate import asker_of
 
 PATH = re.compile(r"/api/v1/studies:analyze")
+_ROUTE = "POST /api/v1/studies:analyze"
 KINDS = (DICOM, MULTIPART_RELATED, MULTIPART_FORM)
 
 _ENDED = frozenset({JobState.DONE, JobState.REFUSED, JobState.DEAD, JobState.CANCELLED})
@@ -48,6 +53,7 @@ class AnalyzeHandler:
     ) -> None:
         self._services, self._storage, self._waiting = services, storage, waiting
         self._metrics, self._settings, self._stopping = metrics, settings, stopping
+        self._once = Once(services)
 
     async def __call__(self, request: Request) -> Reply:
         """Answer 200 with the result, 202 with the job, or a problem with the refusal's code.
@@ -66,8 +72,20 @@ class AnalyzeHandler:
             observe=self._metrics.received,
         )
 
+        key = request.headers.get(b"idempotency-key", b"").decode("latin-1")
+
         def finish() -> Job:
-            return self._start(intake, priority)
+            _check(intake)
+            if not key or request.actor is None:
+                return self._start(intake, priority)
+
+            def start() -> str:
+                return self._start(intake, priority).job_id
+
+            asked = request.query + b"\0" + _digests(intake)
+            job_id = self._once.do(request.actor, _ROUTE, key, asked, start)
+            intake.abort()  # what a repeated request brought again
+            return self._services.jobs.queue.job(job_id)
 
         job = await receive_upload(
             request,
@@ -86,8 +104,7 @@ class AnalyzeHandler:
         return Reply(status=202, body=body, headers=headers)
 
     def _start(self, intake: Intake, priority: Priority | None) -> Job:
-        """File one study whole or not at all, and make it due; in a storage thread."""
-        _check(intake)
+        """File one checked study whole or not at all, and make it due; in a storage thread."""
         intake.file()
         receipts = [item.receipt for item in intake.items if item.receipt is not None]
         if not receipts:
@@ -133,6 +150,14 @@ class AnalyzeHandler:
         if job.result_id:
             stored = await self._storage.run(self._services.jobs.queue.result, job.result_id)
             headers.append(_header("content-location", schemas.result_path(job.result_id)))
+        if stored is not None and request.actor is not None:
+            asker, gate = asker_of(request.actor), self._services.gate
+            view = partial(gate.study, Use.VIEW, asker, job.study_id, thing=Thing.RESULT)
+            (await self._storage.run(view)).must()
+        if stored is not None and request.actor is not None:
+            asker, gate = asker_of(request.actor), self._services.gate
+            view = partial(gate.study, Use.VIEW, asker, job.study_id, thing=Thing.RESULT)
+            (await self._storage.run(view)).must()
         if job.state is JobState.DONE and stored is not None:
             return Reply(status=200, body=schemas.result_json(stored), headers=headers)
         code = job.reason or WrongStateError.code
@@ -184,6 +209,12 @@ def _check(intake: Intake) -> None:
             raise item.error
     if len({(h.issuer, h.patient_id, h.study_uid) for i in intake.items if (h := i.header)}) > 1:
         raise InvalidInputError("one request is one study: these instances are of several")
+
+
+def _digests(intake: Intake) -> bytes:
+    """What was sent, however it was packed: digests of the instances."""
+    found = sorted(item.arrival.sealed.digest for item in intake.items if item.arrival)
+    return " ".join(found).encode()
 
 
 def _first_error(intake: Intake) -> BedsideError:

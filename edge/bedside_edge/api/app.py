@@ -38,6 +38,7 @@ from bedside_edge.api.routes_card import card_router
 from bedside_edge.api.routes_events import events_router
 from bedside_edge.api.routes_evidence import evidence_router
 from bedside_edge.api.routes_fhir import fhir_router
+from bedside_edge.api.routes_keeping import erasure_router, holds_router
 from bedside_edge.api.routes_models import models_router
 from bedside_edge.api.routes_outputs import outputs_router
 from bedside_edge.api.routes_qido import qido_router
@@ -209,6 +210,8 @@ def _framework(
         ups_router(services, storage),
         worklist_router(services, storage),
         evidence_router(services, storage),
+        erasure_router(services, storage, waiting),
+        holds_router(services, storage, waiting),
     ):
         app.include_router(router)
     app.add_exception_handler(BedsideError, _on_error)

@@ -8,13 +8,15 @@ import json
 import re
 import time
 
-from bedside_core.errors import NotFoundError, UnsupportedMediaTypeError
+from bedside_core.access import Actor
+from bedside_core.errors import NotFoundError, UnauthenticatedError, UnsupportedMediaTypeError
 from bedside_edge.api import body, oip
 from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.reply import JSON, Reply, Request, content_length, media_type
 from bedside_edge.api.services import Analysis, Models
 from bedside_edge.config import Http
+from bedside_edge.services.gate import Gate, asker_of
 
 PATH = re.compile(r"/v2/models/([^/]+)(?:/versions/([^/]+))?/infer")
 DICOM = "application/dicom"
@@ -26,8 +28,10 @@ class InferHandler:
 
     path = PATH
 
-    def __init__(self, models: Models, pool: WorkPool, metrics: Metrics, settings: Http) -> None:
-        self._models, self._pool = models, pool
+    def __init__(
+        self, models: Models, gate: Gate, pool: WorkPool, metrics: Metrics, settings: Http
+    ) -> None:
+        self._models, self._pool, self._gate = models, pool, gate
         self._metrics, self._settings = metrics, settings
 
     async def __call__(self, request: Request) -> Reply:
@@ -47,14 +51,14 @@ class InferHandler:
         idle_s = self._settings.upload_idle_s
         if kind == DICOM:
             data = await body.whole(request, self._settings.max_body_bytes, idle_s)
-            return await self._pool.run(self._on_dicom, name, version, data)
+            return await self._pool.run(self._on_dicom, request.actor, name, version, data)
         if kind not in _TENSORS:
             raise UnsupportedMediaTypeError(
                 "an inference body is JSON, JSON with binary tensors, or application/dicom"
             )
         head = oip.json_length(request.headers, content_length(request.headers))
         data = await body.whole(request, self._settings.max_tensor_bytes, idle_s, head or 0)
-        return await self._pool.run(self._on_tensor, name, version, data, head)
+        return await self._pool.run(self._on_tensor, request.actor, name, version, data, head)
 
     def answer_tensor(self, analysis: Analysis, data: memoryview, head: int | None) -> Reply:
         """Return the raw outputs for a tensor."""
@@ -68,15 +72,27 @@ class InferHandler:
         text = json.dumps(document, separators=(",", ":"), allow_nan=False).encode()
         return Reply(status=200, body=text, content_type=JSON)
 
-    def _on_tensor(self, name: str, version: str, data: memoryview, head: int | None) -> Reply:
+    def _ask(self, actor: Actor | None) -> None:
+        """Return when the policy lets a model read what this caller hands it."""
+        if actor is None:
+            raise UnauthenticatedError("log in, or send a token")
+        self._gate.request(asker_of(actor)).must()
+
+    def _on_tensor(
+        self, actor: Actor | None, name: str, version: str, data: memoryview, head: int | None
+    ) -> Reply:
         started = time.perf_counter()
+        self._ask(actor)
         with self._models.use(name, version) as analysis:
             reply = self.answer_tensor(analysis, data, head)
         self._metrics.inferred("tensor", time.perf_counter() - started)
         return reply
 
-    def _on_dicom(self, name: str, version: str, data: memoryview) -> Reply:
+    def _on_dicom(
+        self, actor: Actor | None, name: str, version: str, data: memoryview
+    ) -> Reply:
         started = time.perf_counter()
+        self._ask(actor)
         with self._models.use(name, version) as analysis:
             reply = self.answer_dicom(analysis, bytes(data))
         self._metrics.inferred("dicom", time.perf_counter() - started)

@@ -6,6 +6,8 @@ from typing import Any
 
 from starlette.types import Message, Receive, Scope, Send
 
+from bedside_core.access import Actor
+
 JSON = b"application/json"
 
 RawHeaders = list[tuple[bytes, bytes]]
@@ -26,6 +28,7 @@ class Request:
     request_id: str
     base_url: str
     extensions: Mapping[str, object] = field(default_factory=dict)
+    actor: Actor | None = None
 
     @classmethod
     def of(cls, scope: Scope, headers: dict[bytes, bytes], receive: Receive, rid: str) -> "Request":
@@ -39,6 +42,7 @@ class Request:
             request_id=rid,
             base_url=f"{scope['scheme']}://{host}",
             extensions=scope.get("extensions") or {},
+            actor=scope.get("state", {}).get("actor"),
         )
 
 

@@ -1,14 +1,19 @@
 """The appliance API and the operator's routes: jobs, results, alarms, health, metrics."""
 
 import json
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
 from bedside_core.access import Action
+from bedside_core.uses import Thing, Use
 from bedside_edge.api import schemas
+from bedside_edge.api.gate import asks
 from bedside_edge.api.guard import actor_of, needs
 from bedside_edge.api.metrics import CONTENT_TYPE, Metrics
+from bedside_edge.api.once import IdempotencyKey, Once
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.schemas import (
     AlarmList,
@@ -78,12 +83,24 @@ def health_router(services: Services, storage: WorkPool, metrics: Metrics) -> AP
     return router
 
 
-def jobs_router(services: Services, storage: WorkPool) -> APIRouter:
+def jobs_router(services: Services, storage: WorkPool, once: Once) -> APIRouter:
     """Return the routes that read and steer study jobs."""
     router = APIRouter(prefix="/api/v1", tags=["jobs"], responses=dict(PROBLEMS))
 
     def view(job: Job) -> JobView:
         return schemas.job_view(job, services.clock.now())
+
+    async def change(
+        request: Request, key: str, job_id: str, work: Callable[[], object]
+    ) -> JobView:
+        """Change a job once, whatever the network makes of the request; answer with the job."""
+
+        def carry_out() -> str:
+            work()
+            return job_id
+
+        await once(storage, request, key, carry_out)
+        return view(await storage.run(services.jobs.queue.job, job_id))
 
     @router.get("/jobs", summary="Jobs, newest first", dependencies=[needs(Action.VIEW_WORKLIST)])
     async def list_jobs(
@@ -113,42 +130,49 @@ def jobs_router(services: Services, storage: WorkPool) -> APIRouter:
         summary="Put a dead job back",
         dependencies=[needs(Action.MANAGE_JOBS)],
     )
-    async def retry_job(request: Request, job_id: str) -> JobView:
-        actor = actor_of(request).actor_id
-        return view(await storage.run(services.jobs.replay, job_id, actor))
+    async def retry_job(
+        request: Request, job_id: str, idempotency_key: IdempotencyKey = ""
+    ) -> JobView:
+        work = partial(services.jobs.replay, job_id, actor_of(request).actor_id)
+        return await change(request, idempotency_key, job_id, work)
 
     @router.post(
         "/jobs/{job_id}:cancel",
         summary="Cancel a job that has not ended",
         dependencies=[needs(Action.MANAGE_JOBS)],
     )
-    async def cancel_job(request: Request, job_id: str) -> JobView:
+    async def cancel_job(
+        request: Request, job_id: str, idempotency_key: IdempotencyKey = ""
+    ) -> JobView:
         now, actor = services.clock.now(), actor_of(request).actor_id
-        return view(await storage.run(services.jobs.queue.cancel, job_id, now, actor))
+        work = partial(services.jobs.queue.cancel, job_id, now, actor)
+        return await change(request, idempotency_key, job_id, work)
 
     @router.post(
         "/jobs/{job_id}:complete",
         summary="Expect no more instances: analyse now",
         dependencies=[needs(Action.MANAGE_JOBS)],
     )
-    async def complete_job(job_id: str) -> JobView:
-        def complete() -> Job:
-            queue = services.jobs.queue
-            services.ingest.complete([queue.job(job_id).study_id])
-            return queue.job(job_id)
+    async def complete_job(
+        request: Request, job_id: str, idempotency_key: IdempotencyKey = ""
+    ) -> JobView:
+        def complete() -> None:
+            services.ingest.complete([services.jobs.queue.job(job_id).study_id])
 
-        return view(await storage.run(complete))
+        return await change(request, idempotency_key, job_id, complete)
 
     @router.post(
         "/jobs/{job_id}:priority",
         summary="Change the priority",
         dependencies=[needs(Action.PRIORITISE)],
     )
-    async def prioritise_job(request: Request, job_id: str, body: PriorityBody) -> JobView:
+    async def prioritise_job(
+        request: Request, job_id: str, body: PriorityBody, idempotency_key: IdempotencyKey = ""
+    ) -> JobView:
         level, now = read_priority(body.priority), services.clock.now()
         actor = actor_of(request).actor_id
-        change = services.jobs.queue.prioritise
-        return view(await storage.run(change, job_id, level, now, actor))
+        work = partial(services.jobs.queue.prioritise, job_id, level, now, actor)
+        return await change(request, idempotency_key, job_id, work)
 
     @router.get(
         "/alarms",
@@ -170,7 +194,7 @@ def results_router(services: Services, storage: WorkPool, inference: WorkPool) -
         "/results/{result_id}",
         summary="A result",
         response_model=ResultView,
-        dependencies=[needs(Action.VIEW_RESULT)],
+        dependencies=[needs(Action.VIEW_RESULT), asks(Use.VIEW, Thing.RESULT)],
     )
     async def get_result(result_id: str) -> Response:
         stored = await storage.run(services.jobs.queue.result, result_id)
@@ -181,7 +205,7 @@ def results_router(services: Services, storage: WorkPool, inference: WorkPool) -
         summary="The image with its saliency",
         response_class=Response,
         responses=_PNG,
-        dependencies=[needs(Action.VIEW_IMAGE)],
+        dependencies=[needs(Action.VIEW_IMAGE), asks(Use.VIEW, Thing.RESULT)],
     )
     async def get_heatmap(result_id: str) -> Response:
         return Response(await inference.run(services.overlay, result_id), media_type="image/png")

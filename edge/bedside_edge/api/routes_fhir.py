@@ -7,6 +7,8 @@ from fastapi import APIRouter, Header, Response
 
 from bedside_core.access import Action
 from bedside_core.errors import NotFoundError
+from bedside_core.uses import Target, Thing, Use
+from bedside_edge.api.gate import asks
 from bedside_edge.api.guard import needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
@@ -35,7 +37,10 @@ def fhir_router(services: Services, storage: WorkPool) -> APIRouter:
         summary="The result as FHIR R4B, with what readers said of it",
         response_class=Response,
         responses=_ANSWERS,
-        dependencies=[needs(Action.VIEW_RESULT)],
+        dependencies=[
+            needs(Action.VIEW_RESULT),
+            asks(Use.EXPORT, Thing.RESULT, target=Target.HOSPITAL),
+        ],
     )
     async def get_fhir(result_id: str, if_none_match: Annotated[str, Header()] = "") -> Response:
         def look() -> bytes:

@@ -6,7 +6,10 @@ from fastapi import APIRouter, Query, Request, Response
 
 from bedside_core.access import Action
 from bedside_core.errors import BedsideError, NotFoundError
+from bedside_core.uses import Target, Thing, Use
+from bedside_edge.api.gate import asks
 from bedside_edge.api.guard import actor_of, needs
+from bedside_edge.api.once import IdempotencyKey, Once
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
 from bedside_edge.api.schemas_outputs import (
@@ -31,7 +34,9 @@ _DICOM: dict[int | str, dict[str, Any]] = {
 }
 
 
-def outputs_router(services: Services, storage: WorkPool, waiting: WorkPool) -> APIRouter:
+def outputs_router(
+    services: Services, storage: WorkPool, waiting: WorkPool, once: Once
+) -> APIRouter:
     """Return the routes; calls to other machines run in `waiting`."""
     router = APIRouter(prefix="/api/v1", tags=["outputs"], responses=dict(PROBLEMS))
 
@@ -40,7 +45,10 @@ def outputs_router(services: Services, storage: WorkPool, waiting: WorkPool) -> 
         summary="A DICOM object of a result; made when there is none yet",
         response_class=Response,
         responses=_DICOM,
-        dependencies=[needs(Action.VIEW_RESULT)],
+        dependencies=[
+            needs(Action.VIEW_RESULT),
+            asks(Use.EXPORT, Thing.RESULT, target=Target.HOSPITAL),
+        ],
     )
     async def get_object(
         result_id: str,
@@ -65,7 +73,7 @@ def outputs_router(services: Services, storage: WorkPool, waiting: WorkPool) -> 
     @router.get(
         "/results/{result_id}/objects",
         summary="Objects of a result and their ways",
-        dependencies=[needs(Action.VIEW_RESULT)],
+        dependencies=[needs(Action.VIEW_RESULT), asks(Use.VIEW, Thing.RESULT)],
     )
     async def list_objects(result_id: str) -> ObjectList:
         def look() -> ObjectList:
@@ -145,9 +153,15 @@ def outputs_router(services: Services, storage: WorkPool, waiting: WorkPool) -> 
     @router.post(
         "/pulls", summary="Fetch a study from an archive", dependencies=[needs(Action.STORE)]
     )
-    async def pull_study(body: PullBody) -> PullView:
-        pulled = await waiting.run(services.outgoing.pulls.pull, body.source, body.study_uid)
-        return PullView(instances=pulled.instances, studies=list(pulled.studies))
+    async def pull_study(
+        request: Request, body: PullBody, idempotency_key: IdempotencyKey = ""
+    ) -> PullView:
+        def pull() -> str:
+            pulled = services.outgoing.pulls.pull(body.source, body.study_uid)
+            view = PullView(instances=pulled.instances, studies=list(pulled.studies))
+            return view.model_dump_json()  # a number and ids of ours
+
+        return PullView.model_validate_json(await once(waiting, request, idempotency_key, pull))
 
     return router
 

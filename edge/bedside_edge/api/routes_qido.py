@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Request, Response
 from bedside_core.access import Action
 from bedside_core.errors import InvalidInputError, NotAcceptableError
 from bedside_edge.api.accept import JSON, accepted
+from bedside_edge.api.gate import permitted_holdings
 from bedside_edge.api.guard import needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
@@ -65,7 +66,7 @@ def qido_router(services: Services, storage: WorkPool) -> APIRouter:
 
         def look() -> Response:
             query = parse(level, pairs, within=bool(study))
-            rows, more = search(query, services.holdings, base, study, series)
+            rows, more = search(query, permitted_holdings(request, services), base, study, series)
             warnings = [*query.warnings, *([_MORE] if more else [])]
             return json_reply(rows, warnings, request)
 

@@ -11,8 +11,10 @@ from fastapi import APIRouter, Header, Query, Request, Response
 
 from bedside_core.access import Action
 from bedside_core.errors import InvalidRequestError, PreconditionRequiredError
-from bedside_edge.api.guard import needs
-from bedside_edge.api.once import IdempotencyKey, Once, asked_of, route_of
+from bedside_core.uses import Thing, Use
+from bedside_edge.api.gate import asks, visible
+from bedside_edge.api.guard import actor_of, needs
+from bedside_edge.api.once import IdempotencyKey, Once
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
 from bedside_edge.api.schemas_reviews import (
@@ -54,7 +56,7 @@ def reviews_router(services: Services, storage: WorkPool, once: Once) -> APIRout
         status_code=201,
         summary="Accept, edit or reject a result in one's own name",
         responses=_SIGNED,
-        dependencies=[needs(Action.REVIEW)],
+        dependencies=[needs(Action.REVIEW), asks(Use.VIEW, Thing.RESULT)],
     )
     async def sign(
         result_id: str,
@@ -64,8 +66,7 @@ def reviews_router(services: Services, storage: WorkPool, once: Once) -> APIRout
         if_match: Revision = "",
         idempotency_key: IdempotencyKey = "",
     ) -> SignOffView:
-        expected, asked = _expected(if_match), await asked_of(request)
-        actor, route = route_of(request)
+        expected, actor = _expected(if_match), actor_of(request)
 
         def work() -> str:
             record = services.outgoing.reviews.sign(
@@ -79,7 +80,7 @@ def reviews_router(services: Services, storage: WorkPool, once: Once) -> APIRout
             )
             return record.review_id
 
-        await storage.run(once.do, actor, route, idempotency_key, asked, work)
+        await once(storage, request, idempotency_key, work)
         view = await storage.run(look, result_id)
         response.headers["ETag"] = f'"{view.revision}"'
         response.headers["Location"] = f"/api/v1/results/{result_id}/reviews"
@@ -89,7 +90,7 @@ def reviews_router(services: Services, storage: WorkPool, once: Once) -> APIRout
         "/results/{result_id}/reviews",
         summary="What stands under a result, who said so, and where a retraction is",
         responses={200: _TAGGED},
-        dependencies=[needs(Action.VIEW_RESULT)],
+        dependencies=[needs(Action.VIEW_RESULT), asks(Use.VIEW, Thing.RESULT)],
     )
     async def list_reviews(result_id: str, response: Response) -> SignOffView:
         view = await storage.run(look, result_id)
@@ -119,12 +120,14 @@ def reviews_router(services: Services, storage: WorkPool, once: Once) -> APIRout
         dependencies=[needs(Action.VIEW_RESULT)],
     )
     async def labels(
+        request: Request,
         after: Annotated[int, Query(ge=0, le=2**53, description="`seq` of the last one seen")] = 0,
         limit: Annotated[int, Query(ge=1, le=1000)] = 1000,
     ) -> LabelList:
         def read() -> LabelList:
             found = services.outgoing.reviews.labels(after=after, limit=limit)
-            return LabelList(labels=[label_view(label) for label in found])
+            seen = visible(request, [label.study_id for label in found]).results
+            return LabelList(labels=[label_view(one) for one in found if one.study_id in seen])
 
         return await storage.run(read)
 

@@ -7,7 +7,7 @@ memory as a whole, however many images it has.
 import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Annotated, Any, Final, get_args
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response
 from fastapi.responses import StreamingResponse
@@ -22,6 +22,7 @@ from bedside_core.errors import (
 from bedside_core.imaging import VoiFunction, Window
 from bedside_edge.api import accept
 from bedside_edge.api.accept import Choice, accepted, choose
+from bedside_edge.api.gate import permitted_holdings
 from bedside_edge.api.guard import needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
@@ -56,6 +57,7 @@ _PICTURES: _Responses = {
     200: {"content": {JPEG: {}, PNG: {}, accept.MULTIPART: {}}, "description": "the picture"}
 }
 Bytes = Callable[[], bytes]
+_T = TypeVar("_T")
 
 
 def wado_router(services: Services, storage: WorkPool) -> APIRouter:
@@ -115,7 +117,7 @@ class Retrieval:
         """Answer with whole objects, in the syntax the client asks for."""
         single = len(path) == 3
         choice = choose(accepted(request), [accept.DICOM], single=single)
-        items = await self._run(lambda: self._items(path))
+        items = await self._run(lambda: self._items(request, path))
         for item in items:
             self._refuse_syntax(item, choice)
         parts = [(self._object(item, choice), _url(request, item)) for item in items]
@@ -127,7 +129,8 @@ class Retrieval:
 
         def look() -> Response:
             rows = [
-                retrieve.metadata(item.read(), _url(request, item)) for item in self._items(path)
+                retrieve.metadata(item.read(), _url(request, item))
+                for item in self._items(request, path)
             ]
             return json_reply(rows, [], request)
 
@@ -137,7 +140,7 @@ class Retrieval:
         """Answer with one picture, or with one of every image when parts are asked for."""
         ranges = accepted(request)
         wanted = [one for one in ranges if one.media == accept.MULTIPART]
-        items = await self._run(lambda: self._images(path))
+        items = await self._run(lambda: self._images(request, path))
         if wanted and len(path) < 3:
             choice = choose(wanted, [JPEG, PNG], single=False)
             view = looks.view(choice.media)
@@ -155,7 +158,7 @@ class Retrieval:
             raise InvalidInputError("frames are numbers from 1, with commas between")
         numbers = [int(one) for one in listed.split(",")]
         choice = choose(accepted(request), [accept.OCTETS], single=len(numbers) == 1)
-        (item, *_) = await self._run(lambda: self._items(path))
+        (item, *_) = await self._run(lambda: self._items(request, path))
         data = await self._run(item.read)
         parts = [
             (self._frame(data, number), f"{_url(request, item)}/frames/{number}")
@@ -166,22 +169,22 @@ class Retrieval:
     async def bulk_data(self, request: Request, where: str, *path: str) -> Response:
         """Answer with one long binary value."""
         choice = choose(accepted(request), [accept.OCTETS], single=True)
-        (item, *_) = await self._run(lambda: self._items(path))
+        (item, *_) = await self._run(lambda: self._items(request, path))
         url = f"{_url(request, item)}/bulkdata/{where}"
         part = (lambda: retrieve.bulk_data(item.read(), where, self._reader), url)
         return await self._answer([part], choice, accept.OCTETS)
 
     # --- inside --------------------------------------------------------------------------------
 
-    def _run(self, work: Callable[[], Any]) -> "asyncio.Future[Any]":
+    def _run(self, work: Callable[[], _T]) -> "asyncio.Future[_T]":
         return self._storage.run(work)
 
-    def _items(self, path: Sequence[str]) -> list[Item]:
-        return self._services.holdings.find(*path)
+    def _items(self, request: Request, path: Sequence[str]) -> list[Item]:
+        return permitted_holdings(request, self._services).take(*path)
 
-    def _images(self, path: Sequence[str]) -> list[Item]:
+    def _images(self, request: Request, path: Sequence[str]) -> list[Item]:
         """Return what has pixels; NoPixelsError if nothing does."""
-        items = self._items(path)
+        items = self._items(request, path)
         images = [item for item in items if len(path) == 3 or item.header.rows]
         if not images:
             raise NoPixelsError("there is no image under that path")

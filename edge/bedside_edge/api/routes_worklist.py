@@ -2,10 +2,11 @@
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from bedside_core.access import Action
+from bedside_edge.api.gate import permitted_page
 from bedside_edge.api.guard import needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
@@ -75,6 +76,7 @@ def worklist_router(services: Services, storage: WorkPool) -> APIRouter:
         dependencies=[needs(Action.VIEW_WORKLIST)],
     )
     async def worklist(
+        request: Request,
         q: Annotated[
             str, Query(max_length=_LONGEST, description="part of a name, ID or accession number")
         ] = "",
@@ -90,7 +92,7 @@ def worklist_router(services: Services, storage: WorkPool) -> APIRouter:
             offset=offset,
             limit=limit,
         )
-        found = await storage.run(services.worklist.page, query)
+        found = await storage.run(permitted_page, request, services, query)
         now = services.clock.now()
         return WorkList(
             total=found.total,

@@ -8,13 +8,13 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
 
 from bedside_core.errors import InvalidInputError
 from bedside_edge.ports import Header
-from bedside_edge.services.holdings import Holdings, Item, StudyEntry, by_series
+from bedside_edge.services.holdings import Item, StudyEntry, by_series
 
 Json = dict[str, Any]
 Test = Callable[[str], bool]
@@ -157,8 +157,24 @@ def parse(level: Level, pairs: Sequence[tuple[str, str]], *, within: bool) -> Qu
     )
 
 
+class Searched(Protocol):
+    """Where to search: the holdings, or what of them a caller may see."""
+
+    def studies(self) -> list[StudyEntry]:
+        """Return every study, newest first."""
+        ...
+
+    def study(self, study_uid: str) -> list[StudyEntry]:
+        """Return the studies of a UID."""
+        ...
+
+    def items(self, entry: StudyEntry) -> list[Item]:
+        """Return the objects of a study."""
+        ...
+
+
 def search(
-    query: Query, holdings: Holdings, base_url: str, study_uid: str = "", series_uid: str = ""
+    query: Query, holdings: Searched, base_url: str, study_uid: str = "", series_uid: str = ""
 ) -> tuple[list[Json], bool]:
     """Return the rows of an answer, and whether there are more behind them.
 
@@ -182,7 +198,7 @@ def search(
 
 
 def _matches(
-    query: Query, holdings: Holdings, base_url: str, study_uid: str, series_uid: str
+    query: Query, holdings: Searched, base_url: str, study_uid: str, series_uid: str
 ) -> Iterator[Callable[[], Json]]:
     entries = holdings.study(study_uid) if study_uid else holdings.studies()
     for entry in entries:

@@ -10,6 +10,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from time import gmtime, strftime
 from typing import Final
 
@@ -49,6 +50,15 @@ _KEPT: Final = 4096  # answers
 _NOTED: Final = 16_384  # uses whose evidence is younger than `_AGAIN_MS`
 _AGAIN_MS: Final = 600_000
 _STATISTIC_GRADE: Final = 2
+_NOTHING: Final = Standing()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visible:
+    """Of a list of studies: which may be shown, and of which what a model said of them."""
+
+    studies: frozenset[str]
+    results: frozenset[str]
 
 
 class Gate:
@@ -124,7 +134,7 @@ class Gate:
         found = self._facts.facts([study_id], self._today()).get(study_id)
         if found is None:
             raise NotFoundError("no study of that id")
-        standing = self.standing([found.subject_id]).get(found.subject_id, Standing())
+        standing = self.standing([found.subject_id]).get(found.subject_id, _NOTHING)
         situation = self._situation(purpose, target=target, model_state=model_state, people=people)
         ask = Ask(use=use, asker=asker, facts=facts_of(found, standing, thing), situation=situation)
         return self.decide(ask, study_id=study_id)
@@ -145,26 +155,31 @@ class Gate:
         """
         self.study(Use.EXPORT, BOX, study_id, thing=Thing.RESULT, target=Target.HOSPITAL).must()
 
-    def visible(self, asker: Asker, study_ids: Sequence[str]) -> set[str]:
-        """Return which of these studies the actor may see, for lists; leaves no evidence.
+    def visible(self, asker: Asker, study_ids: Sequence[str]) -> Visible:
+        """Return what of these studies the actor may see, for lists; leaves no evidence.
 
         A row is shown or left out. What is opened from it is asked for again, with evidence.
         """
         held = self._facts.facts(study_ids, self._today())
         standings = self.standing(list({one.subject_id for one in held.values()}))
         situation = self._situation(Purpose.DIAGNOSIS)
-        return {
-            study_id
-            for study_id, one in held.items()
-            if self._answer(
-                Ask(
-                    use=Use.VIEW,
-                    asker=asker,
-                    facts=facts_of(one, standings.get(one.subject_id, Standing()), Thing.STUDY),
-                    situation=situation,
-                )
-            ).permitted
-        }
+        answers: dict[Facts, bool] = {}  # a list of thousands has few different facts
+
+        def seen(thing: Thing) -> frozenset[str]:
+            return frozenset(
+                study_id for study_id, one in held.items() if permitted(_known(one, thing))
+            )
+
+        def _known(one: StudyFacts, thing: Thing) -> Facts:
+            return facts_of(one, standings.get(one.subject_id, _NOTHING), thing)
+
+        def permitted(facts: Facts) -> bool:
+            if facts not in answers:
+                ask = Ask(use=Use.VIEW, asker=asker, facts=facts, situation=situation)
+                answers[facts] = self._answer(ask).permitted
+            return answers[facts]
+
+        return Visible(studies=seen(Thing.STUDY), results=seen(Thing.RESULT))
 
     def receive(self, way: Way, source: str) -> None:
         """Return when a sender may send; NotPermittedError otherwise.

@@ -1,6 +1,8 @@
-"""Inference asks first: a study the policy does not permit to be read becomes a refused job.
+"""Inference and DICOMweb ask first.
 
-The study is kept, shown and delivered as before; its result says which rule said no.
+A study the policy does not permit to be read becomes a refused job: it is kept, shown and
+delivered as before, and its result says which rule said no. What a caller may not see is not
+found, and what they may not retrieve is refused.
 """
 
 import dataclasses
@@ -8,9 +10,10 @@ from collections.abc import Callable, Sequence
 
 from bedside_core.errors import NotPermittedError
 from bedside_core.result import Json, canonical, refusal_entry, unrouted_result
-from bedside_core.uses import Decision, Use
+from bedside_core.uses import Asker, Decision, Target, Thing, Use
 from bedside_edge.ports import Instance, Outcome
-from bedside_edge.services.gate import BOX, Gate
+from bedside_edge.services.gate import BOX, Gate, Visible
+from bedside_edge.services.holdings import Holdings, Item, StudyEntry
 from bedside_edge.services.worker import StudyReader
 
 
@@ -58,3 +61,59 @@ def _refused(instances: Sequence[Instance], found: Decision) -> Outcome:
         body=canonical(body),
         refs={"policy": found.policy},
     )
+
+
+class PermittedHoldings:
+    """What of the held objects one actor may find and retrieve; lives for one request."""
+
+    def __init__(self, holdings: Holdings, gate: Gate, asker: Asker) -> None:
+        self._holdings, self._gate, self._asker = holdings, gate, asker
+        self._seen = Visible(studies=frozenset(), results=frozenset())
+
+    def studies(self) -> list[StudyEntry]:
+        """Return the studies that may be shown, newest first."""
+        return self._shown(self._holdings.studies())
+
+    def study(self, study_uid: str) -> list[StudyEntry]:
+        """Return the studies of a UID that may be shown."""
+        return self._shown(self._holdings.study(study_uid))
+
+    def items(self, entry: StudyEntry) -> list[Item]:
+        """Return the objects of a study that may be shown."""
+        if entry.study_id not in self._seen.studies:
+            self._shown([entry])
+        seen = self._seen
+        return [
+            item
+            for item in self._holdings.items(entry)
+            if entry.study_id in (seen.results if item.made else seen.studies)
+        ]
+
+    def take(self, study_uid: str, series_uid: str = "", instance_uid: str = "") -> list[Item]:
+        """Return the objects under a path to be retrieved; asked once per study, with evidence.
+
+        Of a whole study the objects that may not leave are left out, if others may.
+
+        Raises:
+            NotFoundError: nothing is held there.
+            NotPermittedError: none of it may be retrieved.
+        """
+        found = self._holdings.find(study_uid, series_uid, instance_uid)
+        decisions = {
+            key: self._gate.study(
+                Use.EXPORT,
+                self._asker,
+                key[0],
+                thing=Thing.RESULT if key[1] else Thing.STUDY,
+                target=Target.HOSPITAL,
+            )
+            for key in dict.fromkeys((item.study_id, item.made) for item in found)
+        }
+        kept = [item for item in found if decisions[item.study_id, item.made].permitted]
+        if not kept:
+            next(iter(decisions.values())).must()
+        return kept
+
+    def _shown(self, entries: list[StudyEntry]) -> list[StudyEntry]:
+        self._seen = self._gate.visible(self._asker, [entry.study_id for entry in entries])
+        return [entry for entry in entries if entry.study_id in self._seen.studies]

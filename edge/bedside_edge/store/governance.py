@@ -3,6 +3,8 @@
 import hashlib
 import json
 import sqlite3
+import threading
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
@@ -18,10 +20,10 @@ from bedside_edge.store.subjects import SqliteSubjects
 
 _POLICY: Final = "SELECT revision, payload, envelope, signers, actor, at FROM policies"
 _FACTS: Final = """
-  SELECT s.study_id, s.subject_id, s.grade,
-    EXISTS (SELECT 1 FROM instances AS i WHERE i.study_id = s.study_id AND i.burned_in = 1),
+  SELECT s.study_id, s.subject_id, s.grade, s.burned_in, s.instances,
     EXISTS (SELECT 1 FROM holds AS h WHERE h.study_id = s.study_id AND h.released_at = 0)
   FROM studies AS s WHERE s.study_id IN (SELECT value FROM json_each(?))"""
+_KEPT: Final = 20_000  # answers whether a patient is a minor
 _UNGRADED: Final = 5  # a study whose instances nobody graded is treated as the strictest
 
 
@@ -95,6 +97,8 @@ class SqliteGovernance:
         """Stand on the other stores; under `minor_years` of age a patient is a minor."""
         self._database, self._record = database, record
         self._studies, self._subjects, self._minor = studies, subjects, minor_years
+        self._lock = threading.Lock()
+        self._minors: OrderedDict[tuple[str, int, str], bool] = OrderedDict()
 
     # --- facts ---------------------------------------------------------------------------------
 
@@ -102,17 +106,16 @@ class SqliteGovernance:
         """Return the facts of the studies that exist, by id."""
         wanted = json.dumps(list(study_ids))
         rows = self._database.read(lambda c: c.execute(_FACTS, (wanted,)).fetchall())
-        minors = {subject: self._is_minor(subject, today) for subject in {row[1] for row in rows}}
         return {
             study_id: StudyFacts(
                 study_id=study_id,
                 subject_id=subject_id,
                 grade=grade or _UNGRADED,
                 burned_in=bool(burned_in),
-                minor=minors[subject_id],
+                minor=self._is_minor(subject_id, (study_id, instances), today),
                 hold=bool(hold),
             )
-            for study_id, subject_id, grade, burned_in, hold in rows
+            for study_id, subject_id, grade, burned_in, instances, hold in rows
         }
 
     def study_of(self, *, result_id: str = "", output_id: str = "") -> str:
@@ -127,9 +130,24 @@ class SqliteGovernance:
             raise NotFoundError("nothing is held under that id")
         return str(row[0])
 
-    def _is_minor(self, subject_id: str, today: str) -> bool:
-        years = self._subjects.facts(subject_id).years(today)
-        return years is not None and years < self._minor
+    def _is_minor(self, subject_id: str, seen: tuple[str, int], today: str) -> bool:
+        """Say so by the headers; read again when the study got another instance or a day began."""
+        key = (*seen, today)
+        with self._lock:
+            known = self._minors.get(key)
+            if known is not None:
+                self._minors.move_to_end(key)
+                return known
+        try:
+            years = self._subjects.facts(subject_id).years(today)
+        except NotFoundError:  # erased between two looks
+            years = None
+        minor = years is not None and years < self._minor
+        with self._lock:
+            self._minors[key] = minor
+            while len(self._minors) > _KEPT:
+                self._minors.popitem(last=False)
+        return minor
 
     # --- grades --------------------------------------------------------------------------------
 

@@ -316,8 +316,8 @@ class SqliteStudies:
         header = pack(arrival.header, sealed.digest)
         c.execute(
             "INSERT INTO instances (instance_id, study_id, uid_hash, digest_hash, state, same_as,"
-            " object_name, object_key, header, way, source, size, at, grade, burned_in)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            " object_name, object_key, header, way, source, size, at, grade)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
             (
                 instance_id,
                 study_id,
@@ -333,9 +333,10 @@ class SqliteStudies:
                 sealed.size,
                 arrival.at,
                 arrival.grade,
-                arrival.header.burned_in == "YES",
             ),
         )
+        if arrival.header.burned_in == "YES":
+            c.execute("UPDATE studies SET burned_in = 1 WHERE study_id = ?", (study_id,))
 
 
 def study_context(study_id: str) -> bytes:

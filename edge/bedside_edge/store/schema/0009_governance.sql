@@ -6,8 +6,8 @@
 -- only with a row in `lowerings`.
 ALTER TABLE studies ADD COLUMN grade INTEGER NOT NULL DEFAULT 0 CHECK (grade BETWEEN 0 AND 5);
 ALTER TABLE instances ADD COLUMN grade INTEGER NOT NULL DEFAULT 4 CHECK (grade BETWEEN 1 AND 5);
-ALTER TABLE instances ADD COLUMN burned_in INTEGER NOT NULL DEFAULT 0
-  CHECK (burned_in IN (0, 1));          -- text in the pixels, as the sender says
+-- Text in the pixels of one of the study's instances, as a sender says
+ALTER TABLE studies ADD COLUMN burned_in INTEGER NOT NULL DEFAULT 0 CHECK (burned_in IN (0, 1));
 ALTER TABLE results ADD COLUMN grade INTEGER NOT NULL DEFAULT 1 CHECK (grade BETWEEN 1 AND 5);
 ALTER TABLE outputs ADD COLUMN grade INTEGER NOT NULL DEFAULT 1 CHECK (grade BETWEEN 1 AND 5);
 UPDATE studies SET grade = 4;
