@@ -151,6 +151,11 @@ def test_a_variance_around_the_middle_has_a_floor_of_zero_for_the_mean_s_square(
     assert found.low <= 0 <= found.high
 
 
+def test_a_variance_of_nobody_is_not_reported():
+    number = spec_of("score-mean", PUBLIC).number
+    assert rates.variance(read("score-variance", studies=[]), number) is NOT_REPORTED
+
+
 def test_rates_and_gaps_are_those_of_the_confusion_counts():
     by = spec_of("fairness-by-sex", PUBLIC).by
     found = rates.rates(read("fairness-by-sex"), by)

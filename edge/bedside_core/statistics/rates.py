@@ -51,15 +51,19 @@ def variance(read: Answer, number: Number) -> Estimate:
     below = (f"{name}: studies with one",)
     first = cells_ratio(read, (f"{name} - middle",), below, bounds=(-half, half))
     second = cells_ratio(read, (f"({name} - middle)^2",), below, bounds=(0.0, half * half))
-    if first.value is None or first.low is None or first.high is None:
+    moments = [
+        (one.value, one.low, one.high)
+        for one in (first, second)
+        if one.value is not None and one.low is not None and one.high is not None
+    ]
+    if len(moments) < 2:
         return NOT_REPORTED
-    if second.value is None or second.low is None or second.high is None:
-        return NOT_REPORTED
-    ends = (first.low**2, first.high**2)
-    least = 0.0 if first.low <= 0 <= first.high else min(ends)
-    value = second.value - first.value**2
-    low, high = second.low - max(ends), second.high - least
-    return estimate(value, low, high, least=0.0, most=half * half)
+    (value, low, high), (square, least, most) = moments
+    ends = (low * low, high * high)
+    floor = 0.0 if low <= 0 <= high else min(ends)
+    return estimate(
+        square - value * value, least - max(ends), most - floor, least=0.0, most=half * half
+    )
 
 
 def brier(read: Answer) -> Estimate:

@@ -197,7 +197,7 @@ class ExactBinary(Binary):  # type: ignore[misc]
     ) -> None:
         _refuse_seed(random_state)
         self.exact_epsilon = epsilon
-        super().__init__(epsilon=float(epsilon), delta=0.0, value0=value0, value1=value1)
+        super().__init__(epsilon=float(epsilon), value0=value0, value1=value1)
 
     def randomise(self, value: str) -> str:
         """Return `value` with probability exp(epsilon) / (1 + exp(epsilon)), else the other."""
@@ -219,7 +219,8 @@ class SystemNoise:
 
     def gaussian(self, value: int, *, l2sq: int, rho_units: int) -> int:
         """Return value + discrete Gaussian noise for a vector of `l2sq` at `rho_units`."""
-        return _gaussian(l2sq, rho_units).randomise(value)
+        # checked before the cache, where True would be found under 1
+        return _gaussian(_require_int(l2sq), _require_int(rho_units)).randomise(value)
 
     def laplace(self, value: int, *, l1: int, epsilon: Fraction) -> int:
         """Return value + discrete Laplace noise of scale l1 / epsilon."""
