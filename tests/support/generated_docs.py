@@ -202,7 +202,15 @@ def within_markers(page: Path, generated: str) -> str:
     return f"{before}{BEGIN}\n\n{generated}\n\n{END}{rest.split(END)[1]}"
 
 
+def access_tables() -> str:
+    """What each role may do, and what each route needs."""
+    table = importlib.import_module("support.role_table")
+    app = importlib.import_module("support.http_box").HttpBox().app
+    return "\n\n".join([table.roles_table(), "## Routes", table.routes_table(app)])
+
+
 PAGES: dict[str, Callable[[], str]] = {
+    "access.md": lambda: within_markers(DOCS / "access.md", access_tables()),
     "errors.md": lambda: within_markers(DOCS / "errors.md", errors_table()),
     "config.md": lambda: within_markers(DOCS / "config.md", settings_table()),
     "cli.md": lambda: within_markers(DOCS / "cli.md", commands_text()),

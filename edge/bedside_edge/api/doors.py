@@ -28,7 +28,6 @@ OPEN: Final = frozenset(
         "/api/v1/setup",
         "/login",
         "/setup",
-        "/language",
         "/static/{name}",
         "/language/{code}",
     }
