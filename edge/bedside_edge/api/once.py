@@ -14,6 +14,7 @@ from fastapi import Header, Request
 from bedside_core.access import Actor
 from bedside_core.errors import InvalidRequestError
 from bedside_edge.api.guard import actor_of
+from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.services import Services
 
 IdempotencyKey = Annotated[
@@ -27,10 +28,21 @@ _KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 
 class Once:
-    """Carries requests out at most once per key. Methods block."""
+    """Carries requests out at most once per key."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
+
+    async def __call__(
+        self, pool: WorkPool, request: Request, key: str, work: Callable[[], str]
+    ) -> str:
+        """Carry `work` out in a thread of `pool`, once for this request's key; see `do`."""
+        if not key:
+            return await pool.run(work)
+        precondition = request.headers.get("if-match", "").encode()
+        asked = b"\0".join((request.url.query.encode(), precondition, await request.body()))
+        route = f"{request.method} {request.url.path}"
+        return await pool.run(self.do, actor_of(request), route, key, asked, work)
 
     def do(self, actor: Actor, route: str, key: str, asked: bytes, work: Callable[[], str]) -> str:
         """Return what `work` returned, now or the first time it was asked under this key.
@@ -61,14 +73,3 @@ class Once:
             raise
         requests.finish(actor.actor_id, route, key, subject)
         return subject
-
-
-async def asked_of(request: Request) -> bytes:
-    """Return what makes a request of the framework what it is."""
-    precondition = request.headers.get("if-match", "")
-    return b"\0".join((request.url.query.encode(), precondition.encode(), await request.body()))
-
-
-def route_of(request: Request) -> tuple[Actor, str]:
-    """Return who asks, and method and path."""
-    return actor_of(request), f"{request.method} {request.url.path}"

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from bedside_edge.api.openapi_statuses import WORDS, explicit
+
 Json = dict[str, Any]
 
 _PROBLEM: Json = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
@@ -22,16 +24,18 @@ _FRAMEWORK_SCHEMAS = ("HTTPValidationError", "ValidationError")
 
 def document(generated: Json) -> Json:
     """Return the framework's document with the raw routes in it."""
-    paths = {path: _as_answered(item) for path, item in generated["paths"].items()}
+    paths = {path: _as_answered(path, item) for path, item in generated["paths"].items()}
     schemas = {
         name: schema
         for name, schema in generated["components"]["schemas"].items()
         if name not in _FRAMEWORK_SCHEMAS
     }
     store = _store()
-    paths["/dicom-web/studies"] = {"post": store}
-    paths["/dicom-web/studies/{study}"] = {
-        "post": {**store, "operationId": "store_study", "parameters": [_path("study")]}
+    paths.setdefault("/dicom-web/studies", {})["post"] = store
+    paths.setdefault("/dicom-web/studies/{study}", {})["post"] = {
+        **store,
+        "operationId": "store_study",
+        "parameters": [_path("study")],
     }
     paths["/api/v1/studies:analyze"] = {"post": _analyze()}
     paths["/v2/models/{model}/infer"] = {"post": {**_infer(), "parameters": _infer_parameters()}}
@@ -59,23 +63,17 @@ def document(generated: Json) -> Json:
     }
 
 
-def _as_answered(item: Json) -> Json:
+def _as_answered(path: str, item: Json) -> Json:
     """The framework promises 422 in its own shape and problems as plain JSON; we send neither."""
-    return {
-        method: {
-            **operation,
-            "responses": {
-                status: _as_problem(answer) if status in ("4XX", "5XX") else answer
-                for status, answer in operation["responses"].items()
-                if status != "422"
-            },
+    told, error = {}, _V2_ERROR if path.startswith("/v2") else _PROBLEM
+    for method, operation in item.items():
+        answers = {
+            status: answer
+            for status, answer in operation["responses"].items()
+            if status != "422" or "HTTPValidationError" not in str(answer)
         }
-        for method, operation in item.items()
-    }
-
-
-def _as_problem(answer: Json) -> Json:
-    return {**answer, "content": _PROBLEM}
+        told[method] = explicit(path, method, {**operation, "responses": answers}, error)
+    return told
 
 
 def _store() -> Json:
@@ -93,7 +91,7 @@ def _store() -> Json:
             "200": _stored("all instances are stored"),
             "202": _stored("some instances are stored, the others failed"),
             "409": _stored("no instance is stored"),
-            **_problems(400, 403, 413, 415, 503, 507),
+            **_problems(400, 401, 403, 413, 415, 422, 429, 500, 503, 507),
         },
     }
 
@@ -109,7 +107,8 @@ def _analyze() -> Json:
         "tags": ["jobs"],
         "summary": "Take a study in and analyse it now",
         "description": "The instances of one study. Sent again, the same bytes give the same job "
-        "and the same result, whatever Idempotency-Key says.",
+        "and the same result, with or without an Idempotency-Key; other bytes under a key that "
+        "was used are refused.",
         "operationId": "analyze_study",
         "parameters": [
             {
@@ -144,7 +143,7 @@ def _analyze() -> Json:
                     "Retry-After": {"schema": {"type": "integer"}},
                 },
             },
-            **_problems(400, 403, 409, 413, 415, 422, 503, 507),
+            **_problems(400, 401, 403, 404, 409, 413, 415, 422, 429, 500, 503, 504, 507),
         },
     }
 
@@ -173,8 +172,8 @@ def _infer() -> Json:
                 },
             },
             **{
-                str(status): {"description": _WORDS[status], "content": _V2_ERROR}
-                for status in (400, 404, 413, 415, 422, 429, 503)
+                str(status): {"description": _V2_WORDS[status], "content": _V2_ERROR}
+                for status in (400, 401, 403, 404, 413, 415, 422, 429, 500, 503, 504)
             },
         },
     }
@@ -204,7 +203,7 @@ def _repository() -> Json:
         answer: Json = (
             {"type": "array", "items": {"type": "object"}} if index else {"type": "object"}
         )
-        statuses = (400, 403, 413, 503) if index else (400, 403, 404, 409, 413, 503)
+        statuses = [400, 401, 403, 413, 500, 503, *([] if index else [404, 409, 422])]
         operations[path] = {
             "post": {
                 "tags": ["inference protocol"],
@@ -243,21 +242,7 @@ def _infer_parameters() -> list[Json]:
     ]
 
 
-_WORDS = {
-    400: "the request cannot be used",
-    403: "the request comes from another site",
-    404: "no such model",
-    409: "the instance is held with other pixels; both are kept",
-    413: "the body is too large",
-    415: "the media type, or the transfer syntax of the object, is not one the box reads",
-    422: "the model does not read this image; the code says why",
-    429: "too many requests wait",
-    503: "the box cannot now",
-    507: "the disk is above its watermark",
-}
-
-
-_V2_WORDS = _WORDS | {
+_V2_WORDS = WORDS | {
     404: "the box holds no such package, or it is not loaded",
     409: "the model reads the box's studies, or too many are loaded",
     503: "the package may not serve on this machine, or the box cannot now",
@@ -265,9 +250,7 @@ _V2_WORDS = _WORDS | {
 
 
 def _problems(*statuses: int) -> Json:
-    return {
-        str(status): {"description": _WORDS[status], "content": _PROBLEM} for status in statuses
-    }
+    return {str(status): {"description": WORDS[status], "content": _PROBLEM} for status in statuses}
 
 
 def _path(name: str) -> Json:
