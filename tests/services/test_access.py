@@ -1,7 +1,5 @@
 """Log-in, sessions, tokens and accounts: who gets in, who does not, and when it ends."""
 
-
-
 import threading
 from contextlib import suppress
 
@@ -130,6 +128,18 @@ def test_a_reset_link_renames_nobody(desk):
     desk.access.set_password_by_link(link.secret, OTHER)
     assert desk.log_in(password=OTHER).login == "bert"
     desk.fails()
+
+
+def test_a_link_gives_back_nothing_that_was_taken_meanwhile(desk):
+    link = desk.access.reset_link(desk.reader.account_id, desk.by)
+    hash_ = desk.passwords.hash
+
+    def slow(password):
+        desk.access.set_disabled(desk.reader.account_id, True, desk.by)
+        return hash_(password)
+
+    desk.passwords.hash = slow
+    assert desk.access.set_password_by_link(link.secret, OTHER).disabled
 
 
 # --- sessions ------------------------------------------------------------------------------------

@@ -274,17 +274,17 @@ class AccessService:
             InvalidRequestError, WrongStateError: the login name is no good, or taken.
         """
         found = self.link(secret)
-        changes = {}
+        changes: dict[str, str] = {}
         if found.setup:
             changes |= {"login": read_login(login)} if login else {}
             changes |= {"name": read_name(name)} if name else {}
         elif login or name:
             raise InvalidRequestError("this link sets a password, nothing else")
         account = replace(found.account, **changes)
-        account = replace(account, password=self._hashed(password, account))
+        changes["password"] = self._hashed(password, account)
 
-        def check(_: Account, __: Sequence[Account]) -> Account:
-            return account
+        def check(now: Account, _: Sequence[Account]) -> Account:
+            return replace(now, **changes)  # roles and the like as they are by now
 
         actor = Actor(actor_id=f"person:{account.account_id}", name=account.name)
         event = _event(Kind.ADMIN, actor, "password-by-link", account.account_id)
