@@ -37,6 +37,7 @@ from bedside_edge.services.gate import Gate
 from bedside_edge.services.grading import GradingService
 from bedside_edge.services.holdings import Holdings
 from bedside_edge.services.ingest import IngestService
+from bedside_edge.services.keeping import sweep_permitted
 from bedside_edge.services.loop import Loop
 from bedside_edge.services.outputs import DeliveryState
 from bedside_edge.services.permitted import PermittedReader
@@ -47,7 +48,7 @@ from bedside_edge.services.routing import RoutingService
 from bedside_edge.services.worker import Bell, Jobs, Worker
 from bedside_edge.services.workitems import WorkitemPerformer, WorkitemService
 from bedside_edge.services.worklist import WorklistService
-from bedside_edge.state_folder import access_service, open_folder
+from bedside_edge.state_folder import access_service, keeping_service, open_folder
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.malloc_glibc import keep_freed_memory
 from bedside_edge.system.picture_pillow import PillowPicture
@@ -147,6 +148,10 @@ class Box:
         self.workitems = WorkitemService(
             self.state.workitems, self.clock, self.random, self.bell.ring
         )
+        self.keeping = keeping_service(
+            config, self.state, self.clock, partial(sweep_permitted, self.gate)
+        )
+        self._sweeper = Loop(self.keeping.retention, self.bell)
         self._performer = Loop(self._workitem_performer(), self.bell)
         self._performing: list[threading.Thread] = []
         self.workers = [self._worker() for _ in range(self.loaded.opened.plan.streams)]
@@ -176,6 +181,7 @@ class Box:
             changes=state.changes,
             access=self.access,
             gate=self.gate,
+            keeping=self.keeping,
             policies=self.policies,
             grading=self.grading,
             evidence=self.evidence,
@@ -195,6 +201,9 @@ class Box:
         performing = threading.Thread(target=self._performer.run, name="workitems", daemon=True)
         performing.start()
         self._performing.append(performing)
+        sweeping = threading.Thread(target=self._sweeper.run, name="retention", daemon=True)
+        sweeping.start()
+        self._performing.append(sweeping)
         return self.scp.start()
 
     def stop(self) -> None:
@@ -206,6 +215,7 @@ class Box:
             thread.join(_STOP_S)
         self.outgoing.stop()
         self._performer.stop()
+        self._sweeper.stop()
         for thread in self._performing:
             thread.join(_STOP_S)
         self.evidence.stop()

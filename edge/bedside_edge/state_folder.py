@@ -1,16 +1,20 @@
 """The state folder as the settings want it: for the box, and for commands while no box runs."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from bedside_core.errors import NotFoundError
+from bedside_core.retention import RetentionRules
 from bedside_edge.config import Config
 from bedside_edge.ports import Clock, Priority, RandomBytes
 from bedside_edge.services.access import AccessService
+from bedside_edge.services.keeping import Keeping
+from bedside_edge.services.retention import RetentionService
 from bedside_edge.store.evidence_open import LogSettings
 from bedside_edge.store.objects import DiskLimits
 from bedside_edge.store.rules import CompletionRules, RetryRules
-from bedside_edge.store.state import State, open_state
+from bedside_edge.store.state import DATABASE, State, open_state
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.keys import open_box_keys
 from bedside_edge.system.log_keys import open_log_keys
@@ -69,6 +73,59 @@ def access_service(
         idle_s=config.access.session_idle_s,
         longest_s=config.access.session_s,
     )
+
+
+def keeping_service(
+    config: Config, state: State, clock: Clock, permit: Callable[[str], bool]
+) -> Keeping:
+    """Return the services that keep and erase, over an open folder.
+
+    Args:
+        config: the settings.
+        state: the open folder.
+        clock: ages of studies.
+        permit: whether a study may go whose time is up.
+    """
+    rules = config.retention
+    return Keeping(
+        erasure=state.erasure,
+        holds=state.holds,
+        retention=RetentionService(
+            state.retention,
+            state.erasure,
+            state.objects,
+            clock,
+            RetentionRules(
+                received_days=rules.received_days,
+                results_days=rules.results_days,
+                reviews_days=rules.reviews_days,
+                at_most_days=rules.at_most_days,
+                keep_unsigned=rules.keep_unsigned,
+                low_watermark=rules.low_watermark,
+            ),
+            permit=permit,
+            every_s=rules.every_s,
+        ),
+        subjects=state.subjects,
+    )
+
+
+@contextmanager
+def offline_keeping(config: Config, folder: Path) -> Iterator[tuple[Keeping, Clock]]:
+    """Lend what keeps and erases of a folder that no box has open.
+
+    Raises:
+        NotFoundError: there is no box in the folder: none is made by asking about one.
+        StoreUnavailableError: a box has it open: ask the box instead.
+    """
+    if not (folder / DATABASE).is_file():
+        raise NotFoundError(f"there is no {DATABASE} in {folder}")
+    clock = SystemClock()
+    state = open_folder(config, folder, clock, OsRandom())
+    try:
+        yield keeping_service(config, state, clock, lambda _: True), clock
+    finally:
+        state.close()
 
 
 @contextmanager

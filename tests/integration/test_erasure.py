@@ -1,13 +1,10 @@
 """Erased means erased: nothing plain, no key, not in the folder and not in backups from before."""
 
-import json
 import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -24,116 +21,13 @@ from bedside_core.evidence.entry import Kind
 from bedside_core.evidence.proof import parse_proof
 from bedside_edge.ports import JobState, Outcome
 from bedside_edge.ports.erasure import ErasureState
-from bedside_edge.services.outputs import Kind as OutputKind
-from bedside_edge.services.outputs import NewOutput, Occasion, Routes
-from bedside_edge.store.evidence_open import LogSettings
-from bedside_edge.store.state import State, open_state
-from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.keys import open_box_keys
-from bedside_edge.system.log_keys import open_log_keys
 from bedside_edge.system.random_os import OsRandom
-from support.state_houses import ANY_DISK, T0, arrival, sealed
+from support.erasing import fill, opened, search, secrets_of
+from support.state_houses import T0, arrival
 
-ROW = bytes(range(7, 247)) * 20  # a row of pixels that would be found again
 STEPS = ("intend", "destroy", "fingerprint", "remove", "files", "scrub", "end")
 DAY = 86_400_000
-
-
-@contextmanager
-def opened(folder: Path, *, step=None) -> Iterator[State]:
-    state = open_at(folder)
-    try:
-        if step:
-            state.erasure._step = step
-        yield state
-    finally:
-        state.close()
-
-
-def open_at(folder: Path) -> State:
-    return open_state(
-        folder,
-        SystemClock(),
-        OsRandom(),
-        open_box_keys,
-        disk=ANY_DISK,
-        evidence=LogSettings(open_keys=open_log_keys),
-    )
-
-
-def fill(state: State, patient: str = "PATIENT-4711", study: str = "1.2.840.55555") -> str:
-    """File a study of two instances with a result and an object of it; return its id."""
-    state.outputs.publish_results(wanted=True)
-    for number in (1, 2):
-        sent = arrival(
-            state,
-            f"{study}.{number}",
-            study=study,
-            patient=patient,
-            data=f"{patient} {study}.{number} ".encode() + ROW,
-        )
-        study_id = state.studies.file([sent])[0].study_id
-    state.jobs.complete(study_id, T0)
-    job = state.jobs.lease(T0)
-    body = json.dumps({"patient": patient, "study": study, "probability": 0.875}).encode()
-    result = state.jobs.finish(job, Outcome(refused=False, reason="", body=body), T0)
-    made = NewOutput(
-        kind=OutputKind.SR,
-        occasion=Occasion.RESULT,
-        sealed=sealed(state, f"report of {patient}".encode()),
-        sop_class_uid="1.2.840.10008.5.1.4.1.1.88.33",
-        sop_instance_uid=f"{study}.99",
-    )
-    routes = Routes(kinds={"pacs": frozenset({OutputKind.SR})}, everywhere=True)
-    state.outputs.published(result, [made], routes, T0)
-    return study_id
-
-
-def secrets_of(state: State, folder: Path, study_id: str) -> dict[str, bytes]:
-    """Everything that must not be found again: plain values, keys, and their wrapped forms."""
-    found = {
-        "name": b"Muster^Ada",
-        "patient": b"PATIENT-4711",
-        "uid": b"1.2.840.55555",
-        "pixels": ROW[:64],
-        "probability": b"0.875",
-    }
-    slots = (folder / "keys" / "slots").read_bytes()
-
-    def look(c: sqlite3.Connection) -> None:
-        row = c.execute(
-            "SELECT slot, data_key, subject_id FROM studies WHERE study_id = ?", (study_id,)
-        ).fetchone()
-        found["slot"] = slots[row[0] * 32 : row[0] * 32 + 32]
-        found["wrapped data key"] = row[1]
-        found["data key"] = state.slots.unwrap(row[0], row[1], b"study " + study_id.encode())
-        headers = c.execute(
-            "SELECT object_key, header, uid_hash FROM instances WHERE study_id = ?", (study_id,)
-        )
-        for number, (key, header, uid_hash) in enumerate(headers):
-            found[f"wrapped object key {number}"] = key
-            found[f"header {number}"] = header
-            found[f"uid hash {number}"] = uid_hash.encode()
-        (body,) = c.execute("SELECT body FROM results WHERE study_id = ?", (study_id,)).fetchone()
-        found["result"] = body
-
-    state.database.read(look)
-    for number, instance in enumerate(state.studies.instances(study_id)):
-        found[f"object key {number}"] = instance.object_key
-    return found
-
-
-def search(folder: Path, secrets: dict[str, bytes]) -> set[tuple[str, str]]:
-    """Return (what, where) for every secret found in any file or name below `folder`."""
-    hits = set()
-    for path in sorted(folder.rglob("*")):
-        content = str(path.relative_to(folder)).encode()
-        content += path.read_bytes() if path.is_file() else b""
-        for what, secret in secrets.items():
-            forms = (secret, secret.hex().encode(), secret.decode("latin-1").encode("utf-16-le"))
-            if any(form in content for form in forms):
-                hits.add((what, path.name))
-    return hits
 
 
 PLAIN = ("name", "patient", "uid", "pixels", "probability")
@@ -246,7 +140,7 @@ KILLED = """
 import os, signal, sys
 sys.path.insert(0, {tests!r})
 from pathlib import Path
-from integration.test_erasure import open_at
+from support.erasing import open_at
 state = open_at(Path({folder!r}))
 def step(name):
     if name == {at!r}:
@@ -277,7 +171,7 @@ def test_a_kill_after_any_step_is_made_good_when_the_folder_opens(folder, at):
         assert set(state.objects.names()) == set()
 
 
-def is_erasure(state: State, index: int) -> bool:
+def is_erasure(state, index: int) -> bool:
     return state.evidence.entry(index).entry.kind is Kind.ERASURE
 
 

@@ -41,6 +41,7 @@ from bedside_edge.api.routes_fhir import fhir_router
 from bedside_edge.api.routes_keeping import erasure_router, holds_router
 from bedside_edge.api.routes_models import models_router
 from bedside_edge.api.routes_outputs import outputs_router
+from bedside_edge.api.routes_policy import policy_router
 from bedside_edge.api.routes_qido import qido_router
 from bedside_edge.api.routes_reviews import reviews_router
 from bedside_edge.api.routes_rules import rules_router
@@ -200,6 +201,7 @@ def _framework(
         results_router(services, storage, inference),
         v2_router(services, storage),
         rules_router(services, storage),
+        policy_router(services, storage, waiting),
         models_router(services, waiting),
         card_router(services, storage),
         fhir_router(services, storage),

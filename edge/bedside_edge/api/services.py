@@ -34,6 +34,7 @@ from bedside_edge.services.evidence import EvidenceService
 from bedside_edge.services.gate import Gate
 from bedside_edge.services.grading import GradingService
 from bedside_edge.services.holdings import Holdings
+from bedside_edge.services.keeping import Keeping
 from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.policies import PolicyService
 from bedside_edge.services.publish import PublishService
@@ -382,6 +383,7 @@ class Services:
     changes: ChangeFeed
     access: AccessService
     gate: Gate  # asked before every use
+    keeping: Keeping  # erasure, legal hold, retention
     policies: PolicyService
     grading: GradingService
     evidence: EvidenceService  # the log, and who looked

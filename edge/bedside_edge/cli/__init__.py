@@ -21,6 +21,8 @@ from bedside_core.routing import Rules
 from bedside_edge.cli import access as access_cli
 from bedside_edge.cli import destinations as destinations_cli
 from bedside_edge.cli import evidence as evidence_cli
+from bedside_edge.cli import keeping as keeping_cli
+from bedside_edge.cli import policy as policy_cli
 from bedside_edge.config import Config, load_config
 from bedside_edge.config import Model as ModelSettings
 from bedside_edge.logs import set_up_logging
@@ -506,6 +508,11 @@ cli.add_command(destinations_cli.deliveries)
 cli.add_command(access_cli.accounts)
 cli.add_command(access_cli.token)
 cli.add_command(evidence_cli.evidence)
+cli.add_command(policy_cli.policy)
+cli.add_command(policy_cli.grade)
+cli.add_command(keeping_cli.erase)
+cli.add_command(keeping_cli.hold)
+cli.add_command(keeping_cli.retention)
 
 
 def main() -> None:

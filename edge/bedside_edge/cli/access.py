@@ -35,7 +35,7 @@ class Where(TypedDict):
     token_file: Path | None
 
 
-class _Ask(Protocol):
+class Asking(Protocol):
     """The accounts of a box, as its API tells them: method, path below /api/v1, body -> answer."""
 
     def __call__(self, method: str, path: str, body: Json | None = None) -> Json:
@@ -239,11 +239,11 @@ def revoke_token(token_id: str, as_json: bool, **where: Unpack[Where]) -> None:
 
 
 @contextmanager
-def _asking(**where: Unpack[Where]) -> Iterator[tuple[_Ask, str]]:
+def _asking(**where: Unpack[Where]) -> Iterator[tuple[Asking, str]]:
     """Lend the way to ask, and the address in front of links."""
     set_up_logging(level="error", style="plain")
     if where["url"]:
-        yield _over_http(where), where["url"].rstrip("/")
+        yield over_http(where), where["url"].rstrip("/")
         return
     from bedside_edge.cli.access_offline import Offline
     from bedside_edge.state_folder import offline_access  # the store: only when it is needed
@@ -258,7 +258,8 @@ def _asking(**where: Unpack[Where]) -> Iterator[tuple[_Ask, str]]:
         yield Offline(access), f"http://{config.http.host}:{config.http.port}"
 
 
-def _over_http(where: Where) -> _Ask:
+def over_http(where: Where) -> Asking:
+    """Return the way to ask the box that runs at an address."""
     from bedside_edge import remote
 
     url, secret = where["url"], where["token"]
@@ -278,7 +279,7 @@ def _read(path: Path) -> str:
         raise InvalidConfigError("the token file cannot be read") from cause
 
 
-def _id(ask: _Ask, login: str) -> str:
+def _id(ask: Asking, login: str) -> str:
     for one in ask("GET", "/accounts")["accounts"]:
         if one["login"] == login.strip().casefold():
             return str(one["id"])

@@ -186,7 +186,7 @@ def verify(
       bedside-edge evidence verify entry-17.tlog-proof --vkey log.vkeys
       bedside-edge evidence verify p --vkey log.vkeys --witness hub.vkeys --quorum 2
     """
-    log_keys, witness_keys = _keys(vkeys), _keys(witnesses)
+    log_keys, witness_keys = read_keys(vkeys), read_keys(witnesses)
     names = {key.name for key in log_keys}
     if len(names) != 1:
         raise InvalidInputError("--vkey takes the keys of one log, all under its name")
@@ -350,7 +350,7 @@ def _stopped_box(config_path: Path | None, state: Path | None) -> "Iterator[Stat
         opened.close()
 
 
-def _keys(given: tuple[str, ...]) -> list[VerifierKey]:
+def read_keys(given: tuple[str, ...]) -> list[VerifierKey]:
     """Read keys, each given as text or as a file with one a line."""
     lines: list[str] = []
     for one in given:
