@@ -173,11 +173,11 @@ def test_every_kind_of_entry_is_a_valid_audit_event(kind, what):
 def test_a_look_is_the_read_of_the_basic_audit_log_patterns():
     """IHE BALP: type rest, subtype read, action R, a client and a server, the data, the patient."""
     log = MemoryEvidence(subjects={"s": "p"})
-    refs = {"what": "looked", "at": "result"}
+    refs = {"what": "looked", "at": "worklist"}
     seen = [
         audit_event(log.origin, log.entry(log.append(event)))
         for event in (
-            Event(kind=Kind.ACCESS, actor="person:1", study_id="s", refs=refs),
+            Event(kind=Kind.DECISION, actor="person:1", study_id="s", refs={"use": "view"}),
             Event(kind=Kind.ACCESS, actor="person:1", refs=refs),
         )
     ]
@@ -191,6 +191,22 @@ def test_a_look_is_the_read_of_the_basic_audit_log_patterns():
         ("2", "4"),
         ("1", "1"),
     ]
+
+
+def test_a_refused_use_is_a_failure_in_the_trail():
+    log = MemoryEvidence()
+    refs = {"use": "view", "outcome": "denied"}
+    log.append(Event(kind=Kind.DECISION, actor="person:1", refs=refs))
+    assert audit_event(log.origin, log.entry(0))["outcome"] == "4"
+
+
+def test_opening_the_worklist_is_an_entry_whichever_way_it_is_opened(box):
+    before = box.log.size()
+    for path in ("/api/v1/worklist", "/api/v1/worklist?q=x", "/dicom-web/studies"):
+        assert box.client.get(path).status_code in (200, 204)
+    told = [dict(one.entry.refs) for one in box.log.entries(before, 99)]
+    looks = [refs for refs in told if refs.get("what") == "looked"]
+    assert looks == [{"what": "looked", "at": "worklist"}, {"what": "looked", "at": "search"}]
 
 
 # --- who looked ------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ def permitted_page(request: Request, services: Services, query: WorkQuery) -> Wo
     Places in the list stay as they are, so a page may be shorter than asked for. Blocks: call in
     a thread.
     """
+    services.evidence.looked(actor_of(request).actor_id, "worklist")
     page = services.worklist.page(query)
     seen = visible(request, [entry.row.study_id for entry in page.entries])
     entries = [

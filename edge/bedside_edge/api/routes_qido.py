@@ -10,7 +10,7 @@ from bedside_core.access import Action
 from bedside_core.errors import InvalidInputError, NotAcceptableError
 from bedside_edge.api.accept import JSON, accepted
 from bedside_edge.api.gate import permitted_holdings
-from bedside_edge.api.guard import needs
+from bedside_edge.api.guard import actor_of, needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
 from bedside_edge.api.services import Services
@@ -65,6 +65,7 @@ def qido_router(services: Services, storage: WorkPool) -> APIRouter:
         base = base_url(request)
 
         def look() -> Response:
+            services.evidence.looked(actor_of(request).actor_id, "search")
             query = parse(level, pairs, within=bool(study))
             rows, more = search(query, permitted_holdings(request, services), base, study, series)
             warnings = [*query.warnings, *([_MORE] if more else [])]

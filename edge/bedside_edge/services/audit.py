@@ -1,8 +1,8 @@
 """Entries of the evidence log as FHIR R4B AuditEvents, for a hospital's audit repository.
 
 Codes are DICOM's audit event ids (PS3.15 A.5, PS3.16 CID 400 to 403), which FHIR R4 names as its
-value set. A look at a result or an image follows the Basic Audit Log Patterns of IHE (`Read`,
-`PatientRead` where the patient is known); the others follow FHIR alone and claim no profile.
+value set. A look (a decision about viewing, or a look at a list) follows the Basic Audit Log
+Patterns of IHE (`Read`, `PatientRead` where the patient is known); the others claim no profile.
 The patient stands in them by the box's own id: who that is, only the box can tell.
 """
 
@@ -81,15 +81,16 @@ def audit_event(origin: str, kept: Kept) -> Json:
     """Return one entry as an AuditEvent."""
     entry = kept.entry
     what = str(entry.refs.get("what", ""))
-    looked = entry.kind is Kind.ACCESS and what == "looked"
+    use = str(entry.refs.get("use", ""))
+    looked = what == "looked" or use == "view"
     event, action = _KINDS.get(entry.kind, (_ACTIVITY, "E"))
     event, action = _WHATS.get(what, (event, action))
-    subtypes = [(f"urn:bedside:evidence:{part}", word, word) for part, word in _words(entry, what)]
+    subtypes = [(f"urn:bedside:evidence:{part}", word, word) for part, word in _words(entry)]
     if what in _SUBTYPES:
         subtypes.insert(0, _SUBTYPES[what])
     if looked:
-        event, subtypes = _REST, [_READ, *subtypes]
-    bad = entry.kind is Kind.ALARM
+        event, action, subtypes = _REST, "R", [_READ, *subtypes]
+    bad = entry.kind is Kind.ALARM or entry.refs.get("outcome") == "denied"
     document: Json = {
         "resourceType": "AuditEvent",
         "id": f"entry-{kept.index}",
@@ -108,9 +109,9 @@ def audit_event(origin: str, kept: Kept) -> Json:
     return document
 
 
-def _words(entry: Entry, what: str) -> list[tuple[str, str]]:
-    found = [("kind", entry.kind.value)]
-    return [*found, ("what", what)] if what else found
+def _words(entry: Entry) -> list[tuple[str, str]]:
+    told = [(part, str(entry.refs.get(part, ""))) for part in ("what", "use")]
+    return [("kind", entry.kind.value), *((part, word) for part, word in told if word)]
 
 
 def _agents(origin: str, entry: Entry) -> list[Json]:

@@ -1,8 +1,9 @@
 """What the box itself tells the evidence log: its starts and stops, who looked, and checkpoints.
 
-Reading a result is an access that has to be provable, and a page that refreshes itself must not
-fill the log: the first look of an actor at a study is an entry, durable before the answer, and
-further looks of the same kind within ten minutes are covered by it.
+Whoever opens a study or result is in the log by the gate's decision (services.gate). Lists with
+patients' names have none for each row, so the look at the list is told here. A page that refreshes
+itself must not fill the log: the first look is an entry, durable before the answer, and further
+looks of the same actor at the same list within ten minutes are covered by it.
 """
 
 import json
@@ -89,9 +90,9 @@ class EvidenceService:
 
         Args:
             actor: id of who looks.
-            what: word of ours: `result`, `image`, `worklist`, `object`.
-            study_id: whose; empty for lists, whose rows `facts` may describe.
-            facts: ids of ours for the payload, such as `result`.
+            what: word of ours: `worklist`, `search`.
+            study_id: whose; empty for lists.
+            facts: ids of ours for the payload.
 
         Raises:
             DiskFullError, StoreUnavailableError: it is not in the log, so it must not be shown.
