@@ -445,6 +445,31 @@ class UnknownStatisticError(InvalidInputError):
     status = 404
 
 
+class ClosedEpochError(RefusedError):
+    """The epoch of the privacy ledger is closed, not open yet, or cannot be renewed now."""
+
+    code = "closed-epoch"
+    status = 409
+
+
+class LedgerLockedError(UnavailableError):
+    """The privacy ledger is behind what its witness has seen: no release until it is resolved."""
+
+    code = "ledger-locked"
+
+
+class ClockAlarmError(UnavailableError):
+    """The clock stands before the last entry of the privacy ledger: reading only."""
+
+    code = "clock-alarm"
+
+
+class WitnessNeededError(UnavailableError):
+    """Too much was spent since a witness last saw the privacy ledger; releases wait for it."""
+
+    code = "witness-needed"
+
+
 # --- evidence --------------------------------------------------------------------------------
 
 

@@ -1,0 +1,163 @@
+"""What may be written next: each function returns an entry to append, or refuses.
+
+A caller runs one of them and appends its entry inside one write transaction, so no two processes
+decide on the same state.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bedside_core.accounting import charge_all
+from bedside_core.errors import (
+    ClockAlarmError,
+    ClosedEpochError,
+    InvalidInputError,
+    LedgerLockedError,
+    WitnessNeededError,
+    WrongStateError,
+)
+from bedside_core.ledger.entries import EpochOpened, Finished, Reserved
+from bedside_core.ledger.state import Ledger, scopes_of
+
+CLOCK_SLACK_MS = 5 * 60_000  # a clock further behind the last entry is an alarm
+UNWITNESSED_SHARE = 20  # one part in 20 (5 %) of an epoch's cap may be spent unseen
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """What a release wants to spend, and who asks."""
+
+    fingerprint: str
+    dataset: str
+    epoch: int
+    requester: str
+    purpose: str
+    cost: int
+    nights: int = 1
+
+
+def time_now(ledger: Ledger, clock: int) -> int:
+    """Return the time to write: the clock's, never before the ledger's newest entry.
+
+    Raises:
+        ClockAlarmError: the clock is more than five minutes behind; append a `ClockAlarm`, and
+            only read until it is set right.
+    """
+    if clock < ledger.floor - CLOCK_SLACK_MS:
+        raise ClockAlarmError("the clock is behind the privacy ledger's newest entry")
+    return max(clock, ledger.floor)
+
+
+def check_position(ledger: Ledger, seen: Iterable[int]) -> None:
+    """Return if no counter, second volume or witness has seen more entries than there are.
+
+    Raises:
+        LedgerLockedError: the ledger is behind: a restored backup or a cloned disk. Only a signed
+            burn, or the missing entries from the witness, unlock it.
+    """
+    if max(seen, default=0) > ledger.seq:
+        raise LedgerLockedError("the privacy ledger is older than what was seen of it")
+
+
+def reserve(
+    ledger: Ledger, ask: Ask, clock: int, *, witness_ready: bool = False
+) -> Reserved | None:
+    """Return the entry that charges a release, or None: it is charged already, go on or replay.
+
+    `witness_ready` promises that a witness cosigns this entry before the answer leaves; without it
+    only 5 % of an epoch's cap may be spent unseen.
+
+    Raises:
+        ClockAlarmError: see `time_now`.
+        ClosedEpochError: the epoch is not the open one of its data set, or its calendar is over.
+        BudgetExhaustedError: a scope has too little left; nothing is changed.
+        WitnessNeededError: too much of the epoch was spent unseen.
+        WrongStateError: that release was voided.
+        InvalidInputError: no policy is in force, or cost or nights are no positive integers.
+    """
+    now = time_now(ledger, clock)
+    held = ledger.charges.get(ask.fingerprint)
+    if held is not None:
+        if held.void:
+            raise WrongStateError("this release was voided; ask with a new snapshot")
+        return None
+    if ledger.policy is None or type(ask.nights) is not int or ask.nights < 1:
+        raise InvalidInputError("a release needs a policy in force and at least one night")
+    epoch = ledger.epochs.get(ask.dataset)
+    if epoch is None or epoch.number != ask.epoch or epoch.closed or now >= epoch.ends:
+        raise ClosedEpochError("this epoch is not open")
+    entry = Reserved(
+        at=now,
+        fingerprint=ask.fingerprint,
+        dataset=ask.dataset,
+        epoch=ask.epoch,
+        requester=ask.requester,
+        purpose=ask.purpose,
+        policy=ledger.policy.version,
+        cost=ask.cost,
+        nights=ask.nights,
+    )
+    scopes = scopes_of(entry)
+    charge_all([ledger.budget(scope) for scope in scopes], ask.cost)
+    unseen = ledger.unwitnessed.get(scopes[0], 0) + ask.cost
+    if not witness_ready and unseen > ledger.policy.epoch_cap // UNWITNESSED_SHARE:
+        raise WitnessNeededError("a witness has to see the privacy ledger first")
+    return entry
+
+
+def finish(
+    ledger: Ledger, fingerprint: str, night: int, answer: str, clock: int
+) -> Finished | None:
+    """Return the entry that binds an answer, or None when the night has one: use the stored one.
+
+    Raises:
+        ClockAlarmError: see `time_now`.
+        WrongStateError: nothing was reserved under that fingerprint, or not for that night.
+    """
+    now = time_now(ledger, clock)
+    charge = ledger.charges.get(fingerprint)
+    if charge is None or charge.void or not 0 <= night < charge.reserved.nights:
+        raise WrongStateError("nothing is reserved for this answer")
+    if night in charge.answers:
+        return None
+    return Finished(at=now, fingerprint=fingerprint, night=night, answer=answer)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TimeProof:
+    """Why an epoch may be renewed although a clock can be set forward.
+
+    Attributes:
+        elapsed_ms: of a clock that only runs while the box does, since the last epoch opened.
+        two_people: an operator and a second key said so.
+    """
+
+    elapsed_ms: int = 0
+    two_people: bool = False
+
+
+def open_epoch(
+    ledger: Ledger, dataset: str, starts: int, ends: int, clock: int, proof: TimeProof
+) -> EpochOpened:
+    """Return the entry that opens the next epoch of a data set.
+
+    The old one must be closed and its calendar over; a renewal also needs a sign that the time
+    really passed: the box's running clock, a witness's time, or two people.
+
+    Raises:
+        ClockAlarmError: see `time_now`.
+        ClosedEpochError: the old epoch is open, not over, or nothing shows that it is.
+    """
+    now = time_now(ledger, clock)
+    before = ledger.epochs.get(dataset)
+    if starts >= ends or (before is not None and starts < before.ends):
+        raise ClosedEpochError("an epoch starts before it ends, and after the one before")
+    if before is not None:
+        if not before.closed or now < before.ends:
+            raise ClosedEpochError("the epoch before is not closed, or its calendar is not over")
+        length = before.ends - max(before.opened, before.starts)
+        shown = proof.elapsed_ms >= length or ledger.seen >= before.ends or proof.two_people
+        if not shown:
+            raise ClosedEpochError("nothing but the clock says that the epoch is over")
+    number = before.number + 1 if before else 1
+    return EpochOpened(at=now, dataset=dataset, number=number, starts=starts, ends=ends)

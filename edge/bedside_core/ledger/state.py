@@ -1,0 +1,220 @@
+"""What follows from the entries: spend per scope, epochs, and where each release stands.
+
+`fold` refuses every entry that the rules of `decide` would not have written, so a forged or torn
+ledger is found when it is read.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from types import MappingProxyType
+
+from bedside_core.accounting import Budget, charge_all
+from bedside_core.errors import InvalidEntryError
+from bedside_core.ledger.entries import (
+    Burned,
+    Entry,
+    EpochClosed,
+    EpochOpened,
+    Finished,
+    LedgerPolicy,
+    PolicySet,
+    Reserved,
+    Scope,
+    ScopeKind,
+    Voided,
+    Witnessed,
+)
+
+
+class Status(StrEnum):
+    """Where a release stands."""
+
+    RESERVED = "reserved"
+    FINAL = "final"
+    VOID = "void"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Charge:
+    """A reservation with the answers it has so far, by night."""
+
+    reserved: Reserved
+    answers: Mapping[int, str] = field(default_factory=lambda: MappingProxyType({}))
+    void: bool = False
+
+    @property
+    def status(self) -> Status:
+        """Whether all nights have their answer."""
+        if self.void:
+            return Status.VOID
+        return Status.FINAL if len(self.answers) == self.reserved.nights else Status.RESERVED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Epoch:
+    """The newest epoch of a data set."""
+
+    number: int
+    starts: int
+    ends: int
+    opened: int
+    closed: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ledger:
+    """Everything that follows from the entries.
+
+    Attributes:
+        seq: number of entries.
+        floor: time of the newest entry; time never counts as earlier.
+        seen: the newest witness's own time, 0 for none.
+        unwitnessed: spent per data set and epoch since a witness last saw the ledger.
+    """
+
+    seq: int = 0
+    floor: int = 0
+    seen: int = 0
+    policy: LedgerPolicy | None = None
+    epochs: Mapping[str, Epoch] = field(default_factory=lambda: MappingProxyType({}))
+    spent: Mapping[Scope, int] = field(default_factory=lambda: MappingProxyType({}))
+    charges: Mapping[str, Charge] = field(default_factory=lambda: MappingProxyType({}))
+    unwitnessed: Mapping[Scope, int] = field(default_factory=lambda: MappingProxyType({}))
+
+    def budget(self, scope: Scope) -> Budget:
+        """Return a scope's cap and spend; a cap lowered below what is spent leaves nothing."""
+        spent = self.spent.get(scope, 0)
+        cap = self.policy.cap(scope) if self.policy else 0
+        return Budget(cap=max(cap, spent), spent=spent)
+
+    def replay(self, fingerprint: str, night: int = 0) -> str | None:
+        """Return the digest of the stored answer, or None; asking again costs nothing."""
+        charge = self.charges.get(fingerprint)
+        return charge.answers.get(night) if charge else None
+
+
+def epoch_scope(dataset: str, epoch: int) -> Scope:
+    """Return the scope of a data set's epoch."""
+    return Scope(ScopeKind.DATASET_EPOCH, f"{dataset}#{epoch}")
+
+
+def scopes_of(reserved: Reserved) -> tuple[Scope, ...]:
+    """Return every scope a reservation is charged to."""
+    return (
+        epoch_scope(reserved.dataset, reserved.epoch),
+        Scope(ScopeKind.LIFETIME, reserved.dataset),
+        Scope(ScopeKind.REQUESTER, reserved.requester),
+        Scope(ScopeKind.PURPOSE, reserved.purpose),
+    )
+
+
+def fold(entries: Iterable[Entry], start: Ledger | None = None) -> Ledger:
+    """Return the state after the entries.
+
+    Raises:
+        InvalidEntryError: an entry that no rule of this module would have written.
+        BudgetExhaustedError: a reservation over its cap, which the rules never write.
+    """
+    ledger = start or Ledger()
+    for entry in entries:
+        ledger = apply(ledger, entry)
+    return ledger
+
+
+def apply(ledger: Ledger, entry: Entry) -> Ledger:
+    """Return the state after one entry; raises as `fold` does."""
+    if type(entry.at) is not int or entry.at < ledger.floor:
+        raise InvalidEntryError("an entry of the privacy ledger goes back in time")
+    ledger = replace(ledger, seq=ledger.seq + 1, floor=entry.at)
+    match entry:
+        case PolicySet():
+            return _apply_policy(ledger, entry)
+        case EpochOpened():
+            return _apply_opened(ledger, entry)
+        case EpochClosed():
+            epoch = _open_epoch(ledger, entry.dataset, entry.number)
+            closed = {**ledger.epochs, entry.dataset: replace(epoch, closed=True)}
+            return replace(ledger, epochs=MappingProxyType(closed))
+        case Reserved():
+            return _apply_reserved(ledger, entry)
+        case Finished():
+            return _apply_finished(ledger, entry)
+        case Voided():
+            charge = _charge(ledger, entry.fingerprint)
+            return _with_charge(ledger, replace(charge, void=True))
+        case Burned():
+            return _apply_burned(ledger, entry)
+        case Witnessed():
+            seen = max(ledger.seen, entry.seen)
+            return replace(ledger, seen=seen, unwitnessed=MappingProxyType({}))
+    return ledger  # a clock alarm changes no budget
+
+
+def _apply_policy(ledger: Ledger, entry: PolicySet) -> Ledger:
+    before = ledger.policy
+    needed = 2 if before is None or entry.policy.loosens(before) else 1
+    if entry.signers < needed:
+        raise InvalidEntryError("a policy that loosens a cap needs two signatures")
+    return replace(ledger, policy=entry.policy)
+
+
+def _apply_opened(ledger: Ledger, entry: EpochOpened) -> Ledger:
+    before = ledger.epochs.get(entry.dataset)
+    follows = entry.number == 1 if before is None else entry.number == before.number + 1
+    apart = before is None or (before.closed and entry.starts >= before.ends)
+    if not follows or not apart or entry.starts >= entry.ends:
+        raise InvalidEntryError("epochs follow one another, closed first, and never overlap")
+    epoch = Epoch(number=entry.number, starts=entry.starts, ends=entry.ends, opened=entry.at)
+    return replace(ledger, epochs=MappingProxyType({**ledger.epochs, entry.dataset: epoch}))
+
+
+def _apply_reserved(ledger: Ledger, entry: Reserved) -> Ledger:
+    if entry.fingerprint in ledger.charges or entry.nights < 1:
+        raise InvalidEntryError("a fingerprint is charged once, for at least one night")
+    _open_epoch(ledger, entry.dataset, entry.epoch)
+    scopes = scopes_of(entry)
+    after = charge_all([ledger.budget(scope) for scope in scopes], entry.cost)
+    spent = {**ledger.spent, **{s: b.spent for s, b in zip(scopes, after, strict=True)}}
+    unseen = {**ledger.unwitnessed}
+    unseen[scopes[0]] = unseen.get(scopes[0], 0) + entry.cost
+    ledger = replace(ledger, spent=MappingProxyType(spent), unwitnessed=MappingProxyType(unseen))
+    return _with_charge(ledger, Charge(reserved=entry))
+
+
+def _apply_finished(ledger: Ledger, entry: Finished) -> Ledger:
+    charge = _charge(ledger, entry.fingerprint)
+    if entry.night in charge.answers or not 0 <= entry.night < charge.reserved.nights:
+        raise InvalidEntryError("a night has one answer, and only the nights charged have one")
+    answers = MappingProxyType({**charge.answers, entry.night: entry.answer})
+    return _with_charge(ledger, replace(charge, answers=answers))
+
+
+def _apply_burned(ledger: Ledger, entry: Burned) -> Ledger:
+    _open_epoch(ledger, entry.dataset, entry.epoch)
+    scope, lifetime = epoch_scope(entry.dataset, entry.epoch), ScopeKind.LIFETIME
+    whole = Scope(lifetime, entry.dataset)
+    left = min(ledger.budget(scope).left, ledger.budget(whole).left)
+    spent = {**ledger.spent}
+    spent[scope] = ledger.budget(scope).cap
+    spent[whole] = spent.get(whole, 0) + left
+    return replace(ledger, spent=MappingProxyType(spent))
+
+
+def _with_charge(ledger: Ledger, charge: Charge) -> Ledger:
+    charges = {**ledger.charges, charge.reserved.fingerprint: charge}
+    return replace(ledger, charges=MappingProxyType(charges))
+
+
+def _charge(ledger: Ledger, fingerprint: str) -> Charge:
+    charge = ledger.charges.get(fingerprint)
+    if charge is None or charge.void:
+        raise InvalidEntryError("no reservation under that fingerprint, or it was voided")
+    return charge
+
+
+def _open_epoch(ledger: Ledger, dataset: str, number: int) -> Epoch:
+    epoch = ledger.epochs.get(dataset)
+    if epoch is None or epoch.number != number or epoch.closed:
+        raise InvalidEntryError("an entry names an epoch that is not open")
+    return epoch
