@@ -42,6 +42,22 @@ def ask(method: str, url: str, path: str, token: str, body: Json | None = None) 
     return _ask(method, url.rstrip("/"), path, token, body)[1]
 
 
+def put_policy(url: str, envelope: bytes, token: str) -> Json:
+    """Put a signed policy in force on a running box, as it is now; return what is in force then.
+
+    Raises:
+        BedsideError: as for `change_model`.
+    """
+    try:
+        body: Json = json.loads(envelope)
+    except ValueError as cause:
+        raise InvalidInputError("the file is no signed document") from cause
+    url = url.rstrip("/")
+    tag, _ = _ask("GET", url, "/api/v1/policy", token)
+    _, found = _ask("PUT", url, "/api/v1/policy", token, body, {"If-Match": tag})
+    return found
+
+
 def change_model(url: str, name: str, part: str, body: Json | None, token: str) -> Json:
     """Change what a running box does with a model, as it is now; return what it does then.
 

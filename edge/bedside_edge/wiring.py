@@ -199,16 +199,28 @@ def policy_keys(settings: PolicySettings, state: Path) -> Path:
 
 
 def policy_service(
-    settings: PolicySettings, state: Path, store: PolicyStore, clock: Clock
+    settings: PolicySettings,
+    state: Path,
+    store: PolicyStore,
+    clock: Clock,
+    *,
+    repairing: bool = False,
 ) -> PolicyService:
     """Return the service over the policies of an open state folder.
+
+    With `repairing` also when what is in force does not pass any more, to replace it.
 
     Raises:
         InvalidPolicyError, UntrustedSignatureError: what is in force must not decide anything.
     """
     folder = policy_keys(settings, state)
     return PolicyService(
-        store, CedarPolicy, shipped_document(), lambda: trusted_keys(folder), clock
+        store,
+        CedarPolicy,
+        shipped_document(),
+        lambda: trusted_keys(folder),
+        clock,
+        repairing=repairing,
     )
 
 

@@ -56,6 +56,7 @@ class WorkView(_View):
     result: str | None
     answer: AnswerView | None
     review: ReviewState
+    grade: Annotated[int, Field(description="1 (public) to 5 (special disease)")]
 
 
 class WorkList(_View):
@@ -134,4 +135,5 @@ def _view(entry: WorkEntry, now: int) -> WorkView:
             model=answer.model,
         ),
         review=row.review,
+        grade=row.grade,
     )

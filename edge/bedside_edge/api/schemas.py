@@ -66,6 +66,7 @@ class ResultView(_Body):
     job: str
     study: str
     created: int
+    grade: Annotated[int, Field(description="1 (public) to 5 (special disease)")]
     superseded_by: Annotated[str | None, Field(description="a newer result of the same study")]
     result: Annotated[dict[str, Any], Field(description="document of format bedside-result/1")]
 
@@ -146,6 +147,7 @@ def result_json(stored: StoredResult) -> bytes:
         job=stored.job_id,
         study=stored.study_id,
         created=stored.created,
+        grade=stored.grade,
         superseded_by=result_path(stored.superseded_by) if stored.superseded_by else None,
         result={},
     ).model_dump_json(exclude={"result"})

@@ -332,6 +332,7 @@ class StoredResult:
     created: int
     superseded_by: str
     body: bytes = field(repr=False)
+    grade: int = 4  # of the study, when it was made or higher
 
 
 class JobQueue(Protocol):

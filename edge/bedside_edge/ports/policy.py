@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from bedside_core.policy import Document
+from bedside_core.policy import Document, parse_payload
 from bedside_core.policy_rules import Rule
 from bedside_core.uses import Ask, Decision
 
@@ -64,6 +64,11 @@ class StoredPolicy:
     signers: tuple[str, ...] = ()
     actor: str
     at: int
+
+    @property
+    def document(self) -> Document:
+        """The document; InvalidPolicyError when this version of the box cannot read it."""
+        return parse_payload(self.payload)
 
 
 class PolicyStore(Protocol):

@@ -25,6 +25,7 @@ class WorkRow:
         images: instances held.
         result_id: its newest result, or empty.
         review: what stands under that result.
+        grade: of the study, 1 (public) to 5 (special disease).
     """
 
     study_id: str
@@ -38,6 +39,7 @@ class WorkRow:
     images: int
     result_id: str
     review: ReviewState
+    grade: int = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from bedside_core.errors import (
+    BedsideError,
     InvalidPolicyError,
     PreconditionRequiredError,
     StaleRevisionError,
@@ -59,6 +60,29 @@ class Checked:
     signers: tuple[str, ...] = ()
 
 
+def check_against(policy: Policy, in_force: Policy, shipped: Policy) -> Checked:
+    """Return what putting a policy in force in place of another would mean.
+
+    Raises:
+        InvalidPolicyError: it must never come into force.
+    """
+    check_document(policy.document, policy.rules, shipped.rules)
+    check_golden(policy.document, policy.decide)
+    changes = looser(in_force.rules, policy.rules)
+    turned = [
+        ask
+        for ask in (probes() if changes else ())
+        if policy.decide(ask).permitted and not in_force.decide(ask).permitted
+    ]
+    return Checked(
+        policy=policy,
+        looser=changes,
+        turned=tuple(turned[:_SHOWN]),
+        turned_count=len(turned),
+        needed=SIGNATURES_LOOSER if changes else SIGNATURES,
+    )
+
+
 class PolicyService:
     """Checks, activates and explains policies. Safe to call from several threads."""
 
@@ -69,8 +93,13 @@ class PolicyService:
         shipped: Document,
         trusted: TrustedKeys,
         clock: Clock,
+        *,
+        repairing: bool = False,
     ) -> None:
         """Put in force what the store says, else the shipped policy.
+
+        With `repairing`, a document that does not pass any more gives way to the shipped policy
+        for as long as it takes to activate another one; never for a box that serves.
 
         Raises:
             InvalidPolicyError: the document in force does not pass the checks of this version of
@@ -83,11 +112,22 @@ class PolicyService:
         check_golden(shipped, self._shipped.decide)
         self._gate: Gate | None = None
         self._stored = self._start()
-        self.policy = self._load(self._stored)
+        try:
+            self.policy = self._load(self._stored)
+        except BedsideError:
+            if not repairing:
+                raise
+            self.policy = self._shipped
 
     def bind(self, gate: Gate) -> None:
         """Tell this gate of every change from now on."""
         self._gate = gate
+
+    @property
+    def in_force(self) -> tuple[Policy, StoredPolicy]:
+        """The policy in force and how it is kept, of one moment."""
+        with self._lock:
+            return self.policy, self._stored
 
     @property
     def stored(self) -> StoredPolicy:
@@ -104,22 +144,7 @@ class PolicyService:
         Raises:
             InvalidPolicyError: it must never come into force.
         """
-        policy = self._compile(document)
-        check_document(document, policy.rules, self._shipped.rules)
-        check_golden(document, policy.decide)
-        changes = looser(self.policy.rules, policy.rules)
-        turned = [
-            ask
-            for ask in (probes() if changes else ())
-            if policy.decide(ask).permitted and not self.policy.decide(ask).permitted
-        ]
-        return Checked(
-            policy=policy,
-            looser=changes,
-            turned=tuple(turned[:_SHOWN]),
-            turned_count=len(turned),
-            needed=SIGNATURES_LOOSER if changes else SIGNATURES,
-        )
+        return check_against(self._compile(document), self.policy, self._shipped)
 
     def open(self, envelope: bytes) -> Checked:
         """Check a signed document as for activation; nothing changes.
@@ -131,7 +156,7 @@ class PolicyService:
         """
         keys = self._trusted()
         document = parse_payload(open_envelope(envelope, PAYLOAD_TYPE, keys, SIGNATURES))
-        check_version(document, self.policy.document.version)
+        check_version(document, self._stored.document.version)
         found = self.check(document)
         if found.needed > SIGNATURES:
             try:

@@ -275,7 +275,8 @@ class SqliteJobs:
 
         def look(c: sqlite3.Connection) -> tuple[Box, Any]:
             row = c.execute(
-                "SELECT result_id, job_id, study_id, created, superseded_by, body FROM results"
+                "SELECT result_id, job_id, study_id, created, superseded_by, body, grade"
+                " FROM results"
                 " WHERE result_id = ?",
                 (result_id,),
             ).fetchone()
@@ -291,6 +292,7 @@ class SqliteJobs:
             created=row[3],
             superseded_by=row[4],
             body=box.open(row[5], f"result {row[0]}"),
+            grade=row[6],
         )
 
     def _longest_wait(self) -> int:

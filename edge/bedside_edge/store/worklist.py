@@ -17,7 +17,7 @@ from bedside_edge.store.sealing import Box
 
 _ROWS: Final = """
   SELECT s.study_id, s.data_key, j.job_id, j.state, j.priority, s.created, j.updated, j.reason,
-         s.instances, coalesce(r.result_id, ''), coalesce(v.kind, '')
+         s.instances, coalesce(r.result_id, ''), coalesce(v.kind, ''), s.grade
   FROM studies AS s
   JOIN jobs AS j ON j.seq = (SELECT max(seq) FROM jobs WHERE study_id = s.study_id)
   LEFT JOIN results AS r ON r.study_id = s.study_id AND r.superseded_by = ''
@@ -127,6 +127,7 @@ def _row(
     images: int,
     result_id: str,
     kind: str,
+    grade: int,
 ) -> WorkRow:
     return WorkRow(
         study_id=study_id,
@@ -140,4 +141,5 @@ def _row(
         images=images,
         result_id=result_id,
         review=_REVIEWED[kind],
+        grade=grade,
     )

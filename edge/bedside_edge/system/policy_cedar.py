@@ -147,7 +147,11 @@ def shipped_grading() -> bytes:
 
 def shipped_document() -> Document:
     """Return the policy document that comes with the box."""
+    source = shipped_source()
+    return parse_source(source["policy.toml"], source["policy.cedar"])
+
+
+def shipped_source() -> dict[str, bytes]:
+    """Return the files of that document as people write them, by name."""
     folder = importlib.resources.files("bedside_edge.system") / "policies"
-    return parse_source(
-        (folder / "default.toml").read_bytes(), (folder / "default.cedar").read_bytes()
-    )
+    return {name: (folder / name).read_bytes() for name in ("policy.toml", "policy.cedar")}
