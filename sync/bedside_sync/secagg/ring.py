@@ -91,7 +91,7 @@ def quantise(
     total = np.zeros(bounds.length, np.int64)
     left_out = 0
     for row in rows:
-        integers = _one(row, bounds, draw)
+        integers = round_row(row, bounds, draw)
         if integers is None:
             left_out += 1
         else:
@@ -99,7 +99,13 @@ def quantise(
     return total, left_out
 
 
-def _one(row: NDArray[np.float64], bounds: Bounds, draw: DrawWords) -> NDArray[np.int64] | None:
+def round_row(
+    row: NDArray[np.float64], bounds: Bounds, draw: DrawWords
+) -> NDArray[np.int64] | None:
+    """Return one patient's integers within `bounds.squared`, or None when none can be had.
+
+    A row with NaN or infinity has none.
+    """
     if not np.isfinite(row).all():
         return None
     largest = float(np.abs(row).max(initial=0.0))
