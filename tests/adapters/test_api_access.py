@@ -1,9 +1,11 @@
 """Logging in over HTTP: cookies, forged requests, log-in pages, headers, tokens, accounts."""
 
+import asyncio
 import json
 
 import pytest
 from fastapi import Request
+from fastapi.responses import StreamingResponse
 
 from bedside_core.access import PERSONS_ONLY, Action, Role
 from bedside_edge.api.auth import safe_next
@@ -222,6 +224,51 @@ def test_a_token_that_does_not_count_is_not_made_up_for_by_a_cookie(browser):
         headers = {"Authorization": shown.encode("latin-1")}
         answer = browser.ask("GET", "/api/v1/me", headers=headers)
         assert (answer.status_code, code(answer)) == (401, "unauthenticated")
+
+
+@pytest.mark.parametrize("end", ["log-out", "roles", "token"])
+def test_a_stream_of_events_ends_with_the_right_to_read_it(box, browser, end):
+    @box.app.get("/stream", dependencies=[needs(Action.VIEW_WORKLIST)])
+    async def stream() -> StreamingResponse:
+        async def events():
+            for number in range(3):
+                yield f"data: {number}\n\n"
+                await asyncio.get_running_loop().run_in_executor(None, stop, number)
+            pytest.fail("nobody listened any more")
+
+        return StreamingResponse(events(), media_type="text/event-stream")
+
+    def stop(number):
+        if number < 1:
+            return
+        if end == "token":
+            box.access.revoke_token(token.token_id, CONSOLE)
+        elif end == "log-out":
+            box.access.log_out(session.secret)
+        else:
+            box.access.set_roles(account.account_id, [Role.AUDITOR], CONSOLE)
+
+    link = box.access.add_account("bert", "B^B", [Role.RADIOLOGIST], CONSOLE)
+    account = box.access.set_password_by_link(link.secret, GOOD)
+    session = box.access.log_in("bert", GOOD, "127.0.0.1")
+    token, secret = box.access.create_token("t", [Action.VIEW_WORKLIST], CONSOLE)
+    bearer = {"Authorization": f"Bearer {secret}"}
+    cookie = {"Cookie": f"bedside={session.secret}"}
+    answer = box.client.get("/stream", headers=bearer if end == "token" else cookie)
+    assert answer.text == "data: 0\n\ndata: 1\n\n"
+
+
+@pytest.mark.parametrize(
+    "by_itself", [{"Bedside-Background": "1"}, {"Accept": "text/event-stream"}]
+)
+def test_what_a_page_asks_by_itself_keeps_no_session_alive(box, browser, by_itself):
+    browser.log_in()
+    (before,) = box.access.sessions()
+    box.clock.advance(10 * 60_000)
+    assert browser.ask("GET", "/api/v1/me", headers=by_itself).status_code == 200
+    assert box.access.sessions() == [before]
+    assert browser.ask("GET", "/api/v1/me").status_code == 200
+    assert box.access.sessions()[0].seen == before.seen + 10 * 60_000
 
 
 # --- pages ---------------------------------------------------------------------------------------

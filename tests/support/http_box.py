@@ -41,6 +41,7 @@ from bedside_edge.services.workitems import WorkitemService
 from bedside_edge.services.worklist import WorklistService
 from bedside_edge.web.pages import pages_router
 from support.asgi_client import AsgiClient
+from support.fake_clock import FakeClock
 from support.fake_engine import TINY_IO, FakeEngine
 from support.memory_access import MemoryAccess, QuickPasswords
 from support.memory_deployments import MemoryDeployments
@@ -360,7 +361,8 @@ class HttpBox:
         self.requests, self.changes = MemoryRequests(), MemoryChanges()
         self._counter = 0
         self.passwords = QuickPasswords()
-        self.access = AccessService(MemoryAccess(), self.passwords, FixedClock(), self._bytes)
+        self.clock = FakeClock(NOW)  # of log-ins
+        self.access = AccessService(MemoryAccess(), self.passwords, self.clock, self._bytes)
         self.work_rows = work_rows or MemoryWorkRows()
         self.log = MemoryEvidence(FixedClock())
         self.governance = MemoryGovernance(FixedClock(), self._study_of)

@@ -21,10 +21,12 @@ Headers = dict[bytes, bytes]
 
 COOKIE: Final = "bedside"
 COOKIE_HTTPS: Final = "__Host-bedside"  # only this host, only over TLS: RFC 6265bis 4.1.3.2
+BACKGROUND: Final = b"bedside-background"
 CSRF_FIELD: Final = "csrf"
 LOGIN_PAGE: Final = "/login"
 
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_EVENTS: Final = b"text/event-stream"
 _FORM: Final = "application/x-www-form-urlencoded"
 _LOCAL_PATH: Final = re.compile(r"/(?![/\\])[^\x00-\x20\x7f\\]{0,2000}")
 _PROGRAMS: Final = ("/api/", "/v2", "/dicom-web", "/metrics", "/openapi.json")
@@ -56,8 +58,12 @@ class Authenticator:
         """Take the accounts, and what a transport makes of its peer (a client's certificate)."""
         self._access, self._from_scope = access, from_scope
 
-    def who(self, headers: Headers, scope: Scope) -> Who:
-        """Return who asks. A token that does not count is not made up for by a cookie."""
+    def who(self, headers: Headers, scope: Scope, *, used: bool = True) -> Who:
+        """Return who asks. A token that does not count is not made up for by a cookie.
+
+        A request of a page by itself (a stream of events, a poll that says so in
+        `Bedside-Background`) does not count as use of the session.
+        """
         authorization = headers.get(b"authorization")
         if authorization is not None:
             kind, _, secret = authorization.decode("latin-1").partition(" ")
@@ -65,7 +71,8 @@ class Authenticator:
             return Who(actor) if actor else _STALE
         secrets = _cookies(headers, COOKIE_HTTPS if scope["scheme"] == "https" else COOKIE)
         if len(secrets) == 1:  # two of a name: one was planted, and nobody can tell which
-            session = self._access.session(secrets[0])
+            used = used and BACKGROUND not in headers and _EVENTS not in headers.get(b"accept", b"")
+            session = self._access.session(secrets[0], used=used)
             if session is not None:
                 return Who(session.actor, session)
         if self._from_scope is not None and (actor := self._from_scope(scope)) is not None:

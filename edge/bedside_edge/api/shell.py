@@ -80,18 +80,28 @@ class HotRoute:
 
 
 class _Exchange:
-    """Adds the standing headers to an answer and remembers how it went."""
+    """Adds the standing headers to an answer and remembers how it went.
 
-    __slots__ = ("_echo", "_https", "_send", "status")
+    A stream of events goes on while whoever opened it may still read it: `still` is asked before
+    each event, and the heartbeat makes it at most 15 seconds until a log-out ends the stream.
+    """
+
+    __slots__ = ("_echo", "_https", "_send", "_streams", "ended", "status", "still")
 
     def __init__(self, send: Send, echo: bytes, https: bool) -> None:
         self._send, self._echo, self._https = send, echo, https
         self.status = 0
+        self.still: Callable[[], bool] | None = None
+        self._streams = self.ended = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             given = message.get("headers", ())
+            self._streams = any(
+                name == b"content-type" and value.startswith(b"text/event-stream")
+                for name, value in given
+            )
             headers = [*given, (b"x-request-id", self._echo), *_ALWAYS]
             if any(
                 name == b"cache-control" and value.startswith(b"public") for name, value in given
@@ -100,6 +110,10 @@ class _Exchange:
             if self._https:
                 headers.append(_HSTS)
             message = {**message, "headers": headers}
+        elif self._streams and self.still is not None and not self.still():
+            self.ended = True
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            raise ConnectionAbortedError
         await self._send(message)
 
 
@@ -142,6 +156,7 @@ class Shell:
         try:
             self._admit(scope, headers)
             who = self._let_in(scope, headers, hot, door)
+            exchange.still = lambda: self._still(scope, headers, door, who)
             if hot is None:
                 plain = _bounded(receive, headers)
                 if needs_csrf(scope["method"], who):
@@ -155,7 +170,8 @@ class Shell:
         except ClientGoneError:
             exchange.status = exchange.status or _CLIENT_GONE
         except Exception as error:  # the boundary: whatever happened, the client gets an answer
-            await self._failed(error, scope, headers, exchange, request_id)
+            if not exchange.ended:
+                await self._failed(error, scope, headers, exchange, request_id)
         template = hot.template if hot else door.template if door else UNMATCHED
         method = scope["method"] if scope["method"] in _METHODS else "other"
         seconds = time.perf_counter() - started
@@ -190,6 +206,15 @@ class Shell:
         if hot or door:  # without either the framework answers that there is no such resource
             who.actor.must(action)
         return who
+
+    def _still(
+        self, scope: Scope, headers: dict[bytes, bytes], door: Door | None, who: Who
+    ) -> bool:
+        """Whether whoever opened a stream may still read it; a log-out ends it as well."""
+        if who.actor is None or door is None or door.action is None:
+            return True
+        now = self._authenticator.who(headers, scope, used=False).actor
+        return now is not None and now.may(door.action)
 
     def _find(self, scope: Scope) -> HotRoute | None:
         if scope["method"] == "POST":

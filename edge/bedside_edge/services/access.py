@@ -158,8 +158,12 @@ class AccessService:
             self._store.touch_tokens([held.token_id], now)
         return live.actor
 
-    def session(self, secret: str) -> Session | None:
-        """Return the session of a cookie, None when it does not count."""
+    def session(self, secret: str, *, used: bool = True) -> Session | None:
+        """Return the session of a cookie, None when it does not count.
+
+        `used` is False when a page asks by itself: an unattended screen must not keep its
+        session alive.
+        """
         digest = _digest(secret)
         live = self._sessions.get(digest)
         if live is None or not isinstance(live.held, HeldSession):
@@ -170,7 +174,7 @@ class AccessService:
             self._sessions.pop(digest, None)
             self._store.drop_sessions([digest], now)
             return None
-        if now - seen >= _SEEN_MS:
+        if used and now - seen >= _SEEN_MS:
             self._seen[digest] = now
             self._store.touch_sessions([digest], now)
         return _session(live, held, secret)
