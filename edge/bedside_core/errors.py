@@ -630,3 +630,27 @@ class RoundRefusedError(RefusedError):
 
     code = "round-refused"
     status = 409
+
+
+# --- flashing ----------------------------------------------------------------------------------
+
+
+class FlashRefusedError(RefusedError):
+    """A version is not installed: it is there already, or another is on its way."""
+
+    code = "flash-refused"
+    status = 409
+
+
+class RollbackRefusedError(RefusedError):
+    """A version is older than one that was in service, or no longer permitted."""
+
+    code = "rollback-refused"
+    status = 409
+
+
+class NoSlotError(RefusedError):
+    """No slot holds a version that may serve."""
+
+    code = "no-good-slot"
+    status = 503
