@@ -348,7 +348,7 @@ def test_missing_sample_files_are_named(tmp_path, monkeypatch):
 
 
 def test_a_box_that_does_not_start_shows_the_end_of_its_log(tmp_path):
-    (tmp_path / "state").write_text("a file where the state folder should be")
+    (tmp_path / "ready.json.part").mkdir()  # where the box writes that it is ready
     with RunningBox(tmp_path) as box, pytest.raises(DemoError, match="before it was ready") as told:
         box.wait_until_ready()
     assert "bedside-edge:" in str(told.value)

@@ -19,10 +19,12 @@ from bedside_core.errors import BedsideError, InvalidInputError, InvalidRulesErr
 from bedside_core.manifest import Manifest
 from bedside_core.routing import Rules
 from bedside_edge.cli import access as access_cli
+from bedside_edge.cli import backup as backup_cli
 from bedside_edge.cli import destinations as destinations_cli
 from bedside_edge.cli import evidence as evidence_cli
 from bedside_edge.cli import keeping as keeping_cli
 from bedside_edge.cli import policy as policy_cli
+from bedside_edge.cli.token_file import token_options
 from bedside_edge.config import Config, load_config
 from bedside_edge.config import Model as ModelSettings
 from bedside_edge.logs import set_up_logging
@@ -279,7 +281,7 @@ def box_options(command: Command) -> Command:
             show_default=True,
             help="HTTP service of the box; or BEDSIDE_URL",
         ),
-        click.option("--token", envvar="BEDSIDE_TOKEN", default="", help="or BEDSIDE_TOKEN"),
+        *token_options(),
         click.option("--json", "as_json", is_flag=True, help="Print JSON"),
     )
     for option in options:
@@ -510,6 +512,7 @@ cli.add_command(access_cli.token)
 cli.add_command(evidence_cli.evidence)
 cli.add_command(policy_cli.policy)
 cli.add_command(policy_cli.grade)
+cli.add_command(backup_cli.backup)
 cli.add_command(keeping_cli.erase)
 cli.add_command(keeping_cli.hold)
 cli.add_command(keeping_cli.retention)

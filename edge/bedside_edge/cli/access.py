@@ -14,7 +14,8 @@ from typing import Any, Protocol, TypedDict, Unpack
 import click
 
 from bedside_core.access import PERSONS_ONLY, Action, Role
-from bedside_core.errors import InvalidConfigError, NotFoundError, StoreUnavailableError
+from bedside_core.errors import NotFoundError, StoreUnavailableError
+from bedside_edge.cli.token_file import read_token
 from bedside_edge.config import load_config
 from bedside_edge.logs import set_up_logging
 
@@ -264,19 +265,12 @@ def over_http(where: Where) -> Asking:
 
     url, secret = where["url"], where["token"]
     if where["token_file"]:
-        secret = _read(where["token_file"])
+        secret = read_token(where["token_file"])
 
     def ask(method: str, path: str, body: Json | None = None) -> Json:
         return remote.ask(method, url, f"/api/v1{path}", secret, body)
 
     return ask
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()
-    except OSError as cause:
-        raise InvalidConfigError("the token file cannot be read") from cause
 
 
 def _id(ask: Asking, login: str) -> str:

@@ -10,11 +10,12 @@ import click
 from bedside_core.errors import (
     BedsideError,
     DestinationUnavailableError,
-    InvalidConfigError,
     NotFoundError,
+    RefusedError,
     UnavailableError,
     WrongStateError,
 )
+from bedside_edge.cli.token_file import read_token
 from bedside_edge.config import load_config
 from bedside_edge.logs import set_up_logging
 
@@ -118,12 +119,8 @@ def retry_deliveries(
 def _client(url: str, token_file: Path | None) -> "Iterator[httpx.Client]":
     import httpx
 
-    headers = {}
-    if token_file is not None:
-        try:
-            headers["Authorization"] = f"Bearer {token_file.read_text(encoding='utf-8').strip()}"
-        except OSError as cause:
-            raise InvalidConfigError("the token file cannot be read") from cause
+    token = read_token(token_file)
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
     with httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
         yield client
 
@@ -137,6 +134,8 @@ def _ask(
         answer = client.request(method, path, params=params)
     except httpx.HTTPError as cause:
         raise UnavailableError("no box answers there") from cause
+    if answer.status_code in (401, 403):
+        raise RefusedError(f"the box answered {answer.status_code}: it wants another token")
     if answer.status_code == 404:
         raise NotFoundError("no delivery of that id")
     if answer.status_code == 409:
