@@ -8,10 +8,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := edge models/bedside_models sync firmware_scripts tests
-# Real DICOM peers and a tracer that some tests use; without them those tests skip and say so.
+# Real DICOM peers, a browser and a tracer that some tests use; without them those tests skip and
+# say so.
 # RUNLEVEL=1 leaves the packages' own services stopped: tests start theirs on free ports.
-DEBIAN_PACKAGES := dcmtk dicom3tools orthanc orthanc-dicomweb strace
-PEER_PROGRAMS := storescu storescp echoscu dciodvfy Orthanc strace
+DEBIAN_PACKAGES := dcmtk dicom3tools orthanc orthanc-dicomweb strace chromium fonts-wqy-microhei
+PEER_PROGRAMS := storescu storescp echoscu dciodvfy Orthanc strace chromium
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 PROGRAM = shutil.which("chromium")
-WAIT_S = 20.0
+WAIT_S = 15.0
 _FLAGS = [
     "--headless=new",
     "--remote-debugging-pipe",
@@ -202,7 +202,7 @@ class Page:
                 found = self.run(code)
             except AssertionError:  # the page changes under the question
                 found = None
-            if found:
+            if found not in (None, False, 0, ""):  # an element comes as an empty value, and counts
                 return found
             if time.monotonic() > deadline:
                 text = self.run("document.body.innerText")
