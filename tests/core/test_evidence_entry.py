@@ -199,3 +199,10 @@ def test_an_actor_of_another_spelling_is_named_by_its_digest():
     assert other == "other:" + hashlib.sha256(b"Dr. Ada Muster").hexdigest()[:40]
     assert as_actor("\ud800") != other
     Entry(kind=Kind.ADMIN, ts=0, ts_src=TimeSource.LOCAL, actor=other)
+
+
+@given(entry=ENTRIES)
+def test_the_bytes_are_those_a_json_encoder_writes_canonically(entry):
+    data = entry.encode()
+    canonical = json.dumps(json.loads(data), sort_keys=True, separators=(",", ":"))
+    assert data == canonical.encode("ascii")

@@ -300,7 +300,7 @@ def test_check_says_what_it_went_over_and_where_a_changed_log_breaks(folder, tmp
     copy.write_bytes(data)
     told = run("check", "--state", copy, code=5)
     assert "evidence-damaged" in told
-    assert "node (0, 20" in told
+    assert "the nodes of entry 20" in told
     run("list", "--state", copy)
     assert "300 entries" in run("check", "--quick", "--state", folder)
 

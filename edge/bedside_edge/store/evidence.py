@@ -105,11 +105,11 @@ class SqliteEvidence:
             InvalidEntryError: an actor or ref that cannot stand in an entry.
             NotFoundError: no such study or subject.
         """
-        ts, ts_src = self._time(connection)
+        size, ts, ts_src = self._time(connection)
         found = self._subject_key(connection, event.study_id, event.subject_id)
-        nonce = self._random(NONCE_BYTES)
+        fresh = self._random(NONCE_BYTES + KEY_BYTES)
+        nonce, salt = fresh[:NONCE_BYTES], fresh[NONCE_BYTES:]
         subject = commit_subject(found[1], nonce, found[0].encode()) if found else None
-        salt = b"" if event.payload is None else self._random(KEY_BYTES)
         made = Entry(
             kind=event.kind,
             ts=ts,
@@ -120,7 +120,7 @@ class SqliteEvidence:
             payload=None if event.payload is None else commit_payload(salt, event.payload),
             refs=event.refs,
         )
-        index = self._insert(connection, [made])
+        index = self._insert(connection, size, [made])
         sealed = None
         if event.payload is not None:
             plain = salt + event.payload
@@ -254,18 +254,17 @@ class SqliteEvidence:
 
     # --- inside a transaction ----------------------------------------------------------------
 
-    def _insert(self, c: sqlite3.Connection, made: Sequence[Entry]) -> int:
-        """Append entries; return the index of the first."""
-        first = rows.size(c)
+    def _insert(self, c: sqlite3.Connection, first: int, made: Sequence[Entry]) -> int:
+        """Append entries to a log of `first` entries; return the index of the first of them."""
         frontier = self._frontier
         if frontier.size != first:
             frontier = Frontier.resume(first, rows.node_reader(c))
-        data = [entry.encode() for entry in made]
-        c.executemany("INSERT INTO entry VALUES (?, ?)", enumerate(data, start=first))
-        nodes = [node for each in data for node in frontier.append(leaf_hash(each))]
-        c.executemany(
-            "INSERT INTO node VALUES (?, ?, ?)", ((x.level, x.n, x.digest) for x in nodes)
-        )
+        values = []
+        for index, entry in enumerate(made, start=first):
+            data = entry.encode()
+            nodes = b"".join(node.digest for node in frontier.append(leaf_hash(data)))
+            values.append((index, data, nodes))
+        c.executemany("INSERT INTO entry VALUES (?, ?, ?)", values)
         self._frontier = frontier
         self._last = (frontier.size, made[-1].ts)
         return first
@@ -295,11 +294,12 @@ class SqliteEvidence:
             return
         size = rows.size(c)
         target = max(-(-size // self._quota) * self._quota, (last // self._quota + 1) * self._quota)
-        ts, ts_src = self._time(c)
-        while (size := rows.size(c)) < target:
+        size, ts, ts_src = self._time(c)
+        while size < target:
             count = min(target - size, _PADS_AT_ONCE)
             self._insert(
                 c,
+                size,
                 [
                     Entry(
                         kind=Kind.PAD,
@@ -311,9 +311,10 @@ class SqliteEvidence:
                     for _ in range(count)
                 ],
             )
+            size += count
 
-    def _time(self, c: sqlite3.Connection) -> tuple[int, TimeSource]:
-        """Return the time of the next entry; it never falls, and says when it is in doubt.
+    def _time(self, c: sqlite3.Connection) -> tuple[int, int, TimeSource]:
+        """Return size and time of the next entry; it never falls, and says when it is in doubt.
 
         In doubt is a clock that is behind the last entry, and one that was moved against the
         monotonic clock since the last entry. The first such entry is preceded by a `clock` entry.
@@ -321,18 +322,19 @@ class SqliteEvidence:
         now, ticks = self._clock.now() // 1000, self._clock.monotonic()
         moved = abs((now - self._anchor[0]) - (ticks - self._anchor[1])) > _STEP_S
         self._anchor = (now, ticks)
-        last = self._last_ts(c)
+        size = rows.size(c)
+        last = self._last_ts(c, size)
         doubtful = moved or now < last
         ts = max(now, last)
         ts_src = TimeSource.DOUBTFUL if doubtful else TimeSource.LOCAL
         if doubtful and (moved or not self._doubtful):
             refs = {"last": last, "clock": max(0, now)}
-            self._insert(c, [Entry(kind=Kind.CLOCK, ts=ts, ts_src=ts_src, actor=LOG, refs=refs)])
+            told = Entry(kind=Kind.CLOCK, ts=ts, ts_src=ts_src, actor=LOG, refs=refs)
+            size = self._insert(c, size, [told]) + 1
         self._doubtful = doubtful
-        return ts, ts_src
+        return size, ts, ts_src
 
-    def _last_ts(self, c: sqlite3.Connection) -> int:
-        size = rows.size(c)
+    def _last_ts(self, c: sqlite3.Connection, size: int) -> int:
         if size != self._last[0]:
             row = c.execute("SELECT data FROM entry WHERE i = ?", (size - 1,)).fetchone()
             self._last = (size, parse_entry(bytes(row[0])).ts if row else 0)

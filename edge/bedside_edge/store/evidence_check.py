@@ -7,7 +7,7 @@ same entries are consistent with each other, so no pair of them is compared.
 
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,17 +65,19 @@ def check_log(
     _structure(c)
     total = rows.size(c)
     signed = _signed(c, origin, keys)
-    frontier, stored = Frontier(), _Nodes(c)
+    frontier = Frontier()
     last_ts = 0
     if 0 in signed:
         _same(frontier.root(), signed[0], "the checkpoint of size 0")
-    for index, (i, data) in enumerate(c.execute("SELECT i, data FROM entry ORDER BY i")):
+    found = c.execute("SELECT i, data, nodes FROM entry ORDER BY i")
+    for index, (i, data, stored) in enumerate(found):
         if i != index:
             raise EvidenceDamagedError(f"entry {index} is missing")
         if parse:
             last_ts = _readable(index, data, last_ts)
-        for node in frontier.append(leaf_hash(data)):
-            stored.expect(node.level, node.n, node.digest)
+        nodes = frontier.append(leaf_hash(data))
+        if b"".join(node.digest for node in nodes) != stored:
+            raise EvidenceDamagedError(f"the nodes of entry {index} do not follow from the entries")
         if frontier.size in signed:
             at = frontier.size
             _same(frontier.root(), signed[at], f"the checkpoint of size {at}")
@@ -83,7 +85,6 @@ def check_log(
             progress(frontier.size, total)
     if frontier.size != total or any(size > total for size in signed):
         raise EvidenceDamagedError(f"the log has {frontier.size} entries and signed for more")
-    stored.end()
     progress(total, total)
     return Checked(
         entries=total,
@@ -93,34 +94,10 @@ def check_log(
     )
 
 
-class _Nodes:
-    """The stored nodes, level by level, each read once in the order the log made them."""
-
-    def __init__(self, c: sqlite3.Connection) -> None:
-        self._c = c
-        self._levels: list[Iterator[tuple[int, bytes]]] = []
-
-    def expect(self, level: int, n: int, digest: bytes) -> None:
-        while len(self._levels) <= level:
-            found = self._c.execute(
-                "SELECT n, h FROM node WHERE l = ? ORDER BY n", (len(self._levels),)
-            )
-            self._levels.append(found)
-        if next(self._levels[level], None) != (n, digest):
-            raise EvidenceDamagedError(f"node ({level}, {n}) does not follow from the entries")
-
-    def end(self) -> None:
-        extra = self._c.execute(
-            "SELECT 1 FROM node WHERE l >= ? OR l < 0 LIMIT 1", (len(self._levels),)
-        ).fetchone()
-        if extra or any(next(level, None) is not None for level in self._levels):
-            raise EvidenceDamagedError("there are nodes of entries that are not there")
-
-
 def _structure(c: sqlite3.Connection) -> None:
     """Ask SQLite whether the log's tables are whole; the rest of the database is not asked."""
     try:
-        for table in ("entry", "node", "cp", "cosig"):
+        for table in ("entry", "cp", "cosig"):
             said = c.execute(f"PRAGMA integrity_check({table})").fetchone()[0]
             if said != "ok":
                 raise EvidenceDamagedError(f"table {table} is damaged: {said}")

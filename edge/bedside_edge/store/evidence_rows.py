@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from bedside_core.errors import InvalidTileError, NotFoundError
 from bedside_core.evidence.entry import Kind, parse_entry
-from bedside_core.evidence.merkle import ReadNode, inclusion_proof
+from bedside_core.evidence.merkle import HASH_BYTES, ReadNode, inclusion_proof
 from bedside_core.evidence.note import VerifierKey, parse_verifier_key
 from bedside_core.evidence.proof import ProofFile
 from bedside_core.evidence.tiles import WIDTH, Tile, bundle_bytes, tile_bytes
@@ -41,11 +41,14 @@ def size(c: sqlite3.Connection) -> int:
 
 
 def node_reader(c: sqlite3.Connection) -> ReadNode:
-    """Return what reads one stored node."""
+    """Return what reads one stored node: it stands in the row of the last entry it covers."""
 
     def read(level: int, n: int) -> bytes:
-        row = c.execute("SELECT h FROM node WHERE l = ? AND n = ?", (level, n)).fetchone()
-        if row is None:
+        last = ((n + 1) << level) - 1
+        row = c.execute(
+            "SELECT substr(nodes, ?, 32) FROM entry WHERE i = ?", (32 * level + 1, last)
+        ).fetchone()
+        if row is None or len(row[0]) != HASH_BYTES:
             raise NotFoundError(f"the log has no node ({level}, {n})")
         return bytes(row[0])
 

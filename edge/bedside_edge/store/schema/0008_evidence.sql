@@ -2,9 +2,13 @@
 -- the box only witnesses help. UPDATE and DELETE triggers do not stop INSERT OR REPLACE, so each
 -- table also refuses a key that exists.
 
+-- `nodes` holds the hashes of the perfect subtrees that end with the entry, 32 bytes each, the leaf
+-- first: node (l, n) covers entries [n * 2^l, (n + 1) * 2^l) and stands in the row of the last of
+-- them. So an append writes one row into the last page of one table, and nothing else.
 CREATE TABLE entry (
   i INTEGER PRIMARY KEY,
-  data BLOB NOT NULL
+  data BLOB NOT NULL,
+  nodes BLOB NOT NULL CHECK (length(nodes) BETWEEN 32 AND 2048 AND length(nodes) % 32 = 0)
 ) STRICT;
 CREATE TRIGGER entry_next BEFORE INSERT ON entry
 WHEN new.i <> (SELECT coalesce(max(i) + 1, 0) FROM entry)
@@ -13,21 +17,6 @@ CREATE TRIGGER entry_stays BEFORE UPDATE ON entry
 BEGIN SELECT RAISE(ABORT, 'an entry never changes'); END;
 CREATE TRIGGER entry_kept BEFORE DELETE ON entry
 BEGIN SELECT RAISE(ABORT, 'an entry is never removed'); END;
-
--- Perfect subtrees only: entries [n * 2^l, (n + 1) * 2^l)
-CREATE TABLE node (
-  l INTEGER NOT NULL,
-  n INTEGER NOT NULL,
-  h BLOB NOT NULL CHECK (length(h) = 32),
-  PRIMARY KEY (l, n)
-) STRICT, WITHOUT ROWID;
-CREATE TRIGGER node_next BEFORE INSERT ON node
-WHEN EXISTS (SELECT 1 FROM node WHERE l = new.l AND n = new.n)
-BEGIN SELECT RAISE(ABORT, 'a node never changes'); END;
-CREATE TRIGGER node_stays BEFORE UPDATE ON node
-BEGIN SELECT RAISE(ABORT, 'a node never changes'); END;
-CREATE TRIGGER node_kept BEFORE DELETE ON node
-BEGIN SELECT RAISE(ABORT, 'a node is never removed'); END;
 
 -- Checkpoints this log signed, each stored before it left
 CREATE TABLE cp (
