@@ -227,7 +227,7 @@ def export_tiles(folder: Path, config_path: Path | None, state: Path | None, as_
     """
     from bedside_edge.store.evidence_offline import export
 
-    with _log(config_path, state) as c, _bar("files", shown=not as_json) as progress:
+    with _log(config_path, state) as c, progress_bar("files", shown=not as_json) as progress:
         size, written = export(c, folder, progress)
     if as_json:
         click.echo(json.dumps({"size": size, "files": written}))
@@ -252,7 +252,7 @@ def check(config_path: Path | None, state: Path | None, quick: bool, as_json: bo
     from bedside_edge.store import evidence_rows as rows
     from bedside_edge.store.evidence_check import check_log
 
-    with _log(config_path, state) as c, _bar("entries", shown=not as_json) as progress:
+    with _log(config_path, state) as c, progress_bar("entries", shown=not as_json) as progress:
         origin, keys = rows.meta(c, rows.ORIGIN), rows.known_keys(c)
         checked = check_log(c, origin, keys, progress, parse=not quick)
     megabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
@@ -365,7 +365,7 @@ def read_keys(given: tuple[str, ...]) -> list[VerifierKey]:
 
 
 @contextmanager
-def _bar(unit: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
+def progress_bar(unit: str, *, shown: bool) -> Iterator[Callable[[int, int], None]]:
     """Show progress on standard error, when somebody watches."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn

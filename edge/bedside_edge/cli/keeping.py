@@ -23,6 +23,7 @@ Json = dict[str, Any]
 
 _REASON = click.Choice(["request", "withdrawal", "administrative"])
 _SHOWN = 1000
+_ONE = {"studies": "study", "deliveries": "delivery"}
 _DAY_MS = 86_400_000
 
 
@@ -107,7 +108,7 @@ def list_erasures(as_json: bool, **where: Unpack[Where]) -> None:
         return
     for one in found["erasures"]:
         day = _day(one["done_at"] or one["at"])
-        words = f"{one['studies']} studies, {one['objects']} files, log entry {one['entry']}"
+        words = f"{_went(one)}, log entry {one['entry']}"
         click.echo(f"{one['id']}  {day}  {one['state']}  {one['reason']}  {words}")
 
 
@@ -167,7 +168,7 @@ def verify_certificate(path: Path, vkeys: tuple[str, ...], as_json: bool) -> Non
         click.echo(json.dumps(facts, sort_keys=True))
         return
     click.echo(f"verified: log entry {certificate.index} says that on {_day(certificate.at)}")
-    click.echo(f"  {certificate.studies} studies with {len(certificate.objects)} files went")
+    click.echo(f"  {_went(facts)} went")
     click.echo(f"  by {entry.actor}, reason {certificate.reason}")
 
 
@@ -280,9 +281,13 @@ def run_retention(yes: bool, as_json: bool, **where: Unpack[Where]) -> None:
             _print_retention(found)
             if not found["goes"]:
                 return
-            click.confirm(f"Erase {found['goes']} studies for good?", abort=True)
+            click.confirm(f"Erase {_count(found['goes'], 'studies')} for good?", abort=True)
         made = ask("POST", "/retention:run")
-    click.echo(json.dumps(made, sort_keys=True) if as_json else f"{made['erased']} studies erased")
+    click.echo(
+        json.dumps(made, sort_keys=True)
+        if as_json
+        else f"{_count(made['erased'], 'studies')} erased"
+    )
 
 
 # --- inside --------------------------------------------------------------------------------------
@@ -308,8 +313,7 @@ def _erase(
         # objects in archives are named here and nowhere else: the box forgets their UIDs
         click.echo(json.dumps({"plan": plan, "erasure": done}, sort_keys=True))
     else:
-        words = f"{done['studies']} studies with {done['objects']} files"
-        click.echo(f"{done['state']}: {words}, log entry {done['entry']}")
+        click.echo(f"{done['state']}: {_went(done)}, log entry {done['entry']}")
         _print_elsewhere(plan)
         click.echo(f"certificate: bedside-edge erase certificate {done['id']}")
     if output is not None:
@@ -324,18 +328,23 @@ def _write(certificate: Json, output: Path) -> None:
 
 
 def _print_plan(plan: Json) -> None:
-    click.echo(f"{len(plan['studies'])} studies, {plan['objects']} files, {_size(plan['bytes'])}")
-    click.echo(f"{plan['results']} results, {plan['open_jobs']} jobs end without a result")
-    click.echo(f"{plan['open_deliveries']} deliveries are cancelled")
+    words = _went({"studies": len(plan["studies"]), "objects": plan["objects"]})
+    click.echo(f"{words}, {_size(plan['bytes'])}; {_count(plan['results'], 'results')}")
+    click.echo(f"ending without a result: {_count(plan['open_jobs'], 'jobs')}")
+    click.echo(f"cancelled: {_count(plan['open_deliveries'], 'deliveries')}")
     _print_elsewhere(plan)
     if plan["held"]:
         click.echo(f"legal hold on {', '.join(plan['held'])}: erasing is refused")
 
 
+def _went(one: Json) -> str:
+    return f"{_count(one['studies'], 'studies')} with {_count(one['objects'], 'files')}"
+
+
 def _print_elsewhere(plan: Json) -> None:
     for one in plan["elsewhere"]:
         how = "has" if one["arrived"] else "may have"
-        click.echo(f"{one['destination']} {how} {one['objects']} objects of the box:")
+        click.echo(f"{one['destination']} {how} {_count(one['objects'], 'objects')} of the box:")
         for uid in one["sop_instance_uids"]:
             click.echo(f"  {uid}")
     if plan["note"]:
@@ -351,6 +360,10 @@ def _print_retention(found: Json) -> None:
         click.echo(f"{word}  {one['study']}  {_day(one['received'])}  {size:>9}  {one['reason']}")
     stays = ", ".join(f"{count} {reason}" for reason, count in sorted(found["stays"].items()))
     click.echo(f"{found['goes']} go ({_size(found['freed'])}); stay: {stays or 'none'}")
+
+
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" if count != 1 else f"1 {_ONE.get(what, what[:-1])}"
 
 
 def _size(count: int) -> str:

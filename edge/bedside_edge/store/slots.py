@@ -59,6 +59,7 @@ class FileSlots:
         self._lock = threading.Lock()
         self._count = os.fstat(slots).st_size // SLOT_BYTES  # header included
         self._next = self._end = self._count  # nothing of an earlier process is handed out
+        self._highest = self._count - 1 if self._count > _HEADER_SLOTS else 0
         self._gone = bytearray()  # one bit a slot
         self._records = 0
         self._head = keys.mac("slots journal", file_id)
@@ -107,7 +108,7 @@ class FileSlots:
 
     def highest(self) -> int:
         """Return the highest number that exists; 0 if none."""
-        return self._count - 1 if self._count > _HEADER_SLOTS else 0
+        return self._highest
 
     def mark(self) -> SlotsMark:
         """Return where the slots stand."""
@@ -145,6 +146,7 @@ class FileSlots:
             raise _translate(cause) from cause
         self._next, self._count = self._count, self._count + BLOCK
         self._end = self._count
+        self._highest = self._count - 1
 
     def _append(self, slots: Sequence[int], at: int) -> None:
         """Write a record of destroyed slots; after its sync they are gone, whatever happens."""
@@ -201,7 +203,9 @@ class FileSlots:
         if place < len(content):
             self._drop_torn_end(content[place:], place)
         if found and max(found) >= self._count:
-            raise StoreUnavailableError("the key slots are older than their journal; restore both")
+            # an older copy of the slots: numbers that were used since are never used again
+            os.ftruncate(self._fd, (max(found) + 1) * SLOT_BYTES)
+            self._next = self._end = self._count = max(found) + 1
         return found
 
     def _drop_torn_end(self, rest: bytes, place: int) -> None:
