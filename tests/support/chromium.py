@@ -199,10 +199,10 @@ class Page:
         deadline = time.monotonic() + seconds
         while True:
             try:
-                found = self.run(code)
+                found = self.run(f"((found) => found instanceof Element || found)({code})")
             except AssertionError:  # the page changes under the question
                 found = None
-            if found not in (None, False, 0, ""):  # an element comes as an empty value, and counts
+            if found:
                 return found
             if time.monotonic() > deadline:
                 text = self.run("document.body.innerText")
