@@ -8,7 +8,12 @@ import sys
 import httpx
 import pytest
 
+from bedside_core.evidence.entry import Kind
 from bedside_edge.cli import cli
+from bedside_edge.config import Config
+from bedside_edge.state_folder import open_folder
+from bedside_edge.system.clock import SystemClock
+from bedside_edge.system.random_os import OsRandom
 from support.running_box import running_box
 
 GOOD = "violet otter climbs stairs"
@@ -68,6 +73,21 @@ def test_a_fresh_box_is_set_up_by_its_link_and_keeps_what_was_decided(tmp_path):
             held = path.read_bytes()
             assert GOOD.encode() not in held
             assert token["secret"].encode() not in held
+    assert told(tmp_path / "state") >= {
+        *("account-added", "link-made", "password-by-link", "log-in", "log-in-failed"),
+        *("token-created", "token-revoked"),
+    }
+
+
+def told(state):
+    """What the evidence log says about access, in its own words."""
+    opened = open_folder(Config(), state, SystemClock(), OsRandom())
+    try:
+        found = opened.evidence.newest(limit=200, kinds=[Kind.ACCESS, Kind.ADMIN])
+    finally:
+        opened.close()
+    assert all(not kept.entry.actor.startswith("person:anna") for kept in found)
+    return {kept.entry.refs.get("what") for kept in found}
 
 
 def test_the_commands_work_on_a_folder_and_through_a_running_box(tmp_path):

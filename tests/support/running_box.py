@@ -57,6 +57,7 @@ class RunningBox:
         addresses = json.loads(self._ready.read_text())
         self.url, self.dicom = addresses["http"], addresses["dicom"]
         self.setup = addresses.get("setup", "")
+        self._people: list[httpx.Client] = []
         self.bearer = {"Authorization": f"Bearer {self.token}"}
         self.http = httpx.Client(base_url=self.url, timeout=60.0, headers=self.bearer)
 
@@ -80,8 +81,23 @@ class RunningBox:
 
     def _ended(self) -> None:
         self.process.wait(10)
-        self.http.close()
+        for client in (self.http, *self._people):
+            client.close()
         self._log.close()
+
+    def person(self, *roles: str, login: str = "") -> httpx.Client:
+        """Return the browser of a new person with these roles, logged in, as pages would."""
+        login = login or f"{roles[0]}-{len(self._people)}"
+        body = {"login": login, "name": f"Test^{login}", "roles": list(roles)}
+        added = self.http.post("/api/v1/accounts", json=body).raise_for_status().json()
+        password = {"password": "violet otter climbs stairs"}
+        link = {"link": added["link"].partition("link=")[2]}
+        browser = httpx.Client(base_url=self.url, timeout=60.0)
+        self._people.append(browser)
+        browser.post("/api/v1/setup", json=link | password).raise_for_status()
+        opened = browser.post("/api/v1/login", json={"login": login} | password)
+        browser.headers["X-CSRF-Token"] = opened.raise_for_status().json()["csrf"]
+        return browser
 
     # --- talking to it ------------------------------------------------------------------------
 
