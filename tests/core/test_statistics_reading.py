@@ -257,6 +257,9 @@ def test_without_noise_a_total_is_the_sum_of_the_nights(nights):
     measured = [epoch.carry(nights[: n + 1]) for n in range(len(nights))]
     sums = [sum(column) for column in zip(*nights, strict=True)]
     assert epoch.totals(measured) == pytest.approx(sums, abs=1e-3)
+    noise = NoNoise()
+    assert epoch.measure(nights, EPS_ONE, noise) == measured[-1]
+    assert {parameters for _, parameters, _ in noise.calls} == {(epoch.l2sq, EPS_ONE)}
 
 
 @settings(max_examples=25)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from bedside_core.accounting import gaussian_cost, gaussian_sigma2
 from bedside_core.errors import InvalidInputError
+from bedside_core.statistics.measure import Mechanisms
 from bedside_core.statistics.query import Query
 from bedside_core.statistics.spec import Weight
 
@@ -60,6 +61,19 @@ class Running:
         weights = self.coefficients[: len(nights)][::-1]
         pairs = [zip(weights, column, strict=True) for column in zip(*nights, strict=True)]
         return tuple(sum(weight * value for weight, value in pair) for pair in pairs)
+
+    def measure(
+        self, nights: Sequence[Sequence[int]], units: int, noise: Mechanisms
+    ) -> tuple[int, ...]:
+        """Return y_t of the last night: its exact value plus fresh noise, one draw per cell.
+
+        Args:
+            nights: the exact vectors of all nights so far, in order.
+            units: rho that was charged for the whole epoch.
+            noise: the box's mechanisms.
+        """
+        exact = self.carry(nights)
+        return tuple(noise.gaussian(v, l2sq=self.l2sq, rho_units=units) for v in exact)
 
     def totals(self, measured: Sequence[Sequence[int]]) -> tuple[float, ...]:
         """Return the total of every cell after the last night, in released integers."""
