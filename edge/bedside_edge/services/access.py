@@ -278,17 +278,17 @@ class AccessService:
             InvalidRequestError, WrongStateError: the login name is no good, or taken.
         """
         found = self.link(secret)
-        changes: dict[str, str] = {}
-        if found.setup:
-            changes |= {"login": read_login(login)} if login else {}
-            changes |= {"name": read_name(name)} if name else {}
-        elif login or name:
+        if (login or name) and not found.setup:
             raise InvalidRequestError("this link sets a password, nothing else")
-        account = replace(found.account, **changes)
-        changes["password"] = self._hashed(password, account)
+        login = read_login(login) if login else found.account.login
+        name = read_name(name) if name else found.account.name
+        account = replace(found.account, login=login, name=name)
+        encoded = self._hashed(password, account)
 
         def check(now: Account, _: Sequence[Account]) -> Account:
-            return replace(now, **changes)  # roles and the like as they are by now
+            if not found.setup:  # everything else as it is by now
+                return replace(now, password=encoded)
+            return replace(now, login=login, name=name, password=encoded)
 
         actor = Actor(actor_id=f"person:{account.account_id}", name=account.name)
         event = _event(Kind.ADMIN, actor, "password-by-link", account.account_id)
