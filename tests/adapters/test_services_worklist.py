@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from bedside_core.findings import Decision
 from bedside_edge.ports import JobState, Priority
 from bedside_edge.ports.review import ReviewState
 from bedside_edge.ports.worklist import Answer
@@ -11,7 +12,13 @@ from bedside_edge.services.worklist import Show, WorklistService, WorkQuery
 from support.memory_worklist import MemoryWorkRows
 
 ANSWER = Answer(
-    decision="present", probability=0.9, threshold=0.5, low=0.4, high=0.6, finding="F", model="m 1"
+    decision=Decision.PRESENT,
+    probability=0.9,
+    threshold=0.5,
+    low=0.4,
+    high=0.6,
+    finding="F",
+    model="m 1",
 )
 
 
@@ -110,8 +117,8 @@ def test_a_new_result_is_shown_at_once(rows, worklist):
     row = rows.add("s", answer=ANSWER)
     worklist.page(WorkQuery())
     rows.held["s"] = (replace(row, result_id="second"), rows.held["s"][1])
-    rows.said["second"] = replace(ANSWER, decision="absent")
-    assert worklist.page(WorkQuery()).entries[0].answer.decision == "absent"
+    rows.said["second"] = replace(ANSWER, decision=Decision.ABSENT)
+    assert worklist.page(WorkQuery()).entries[0].answer.decision == Decision.ABSENT
 
 
 def test_names_are_forgotten_with_the_study_and_when_its_key_changes(rows, worklist):

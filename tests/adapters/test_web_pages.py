@@ -5,6 +5,7 @@ import re
 import pytest
 
 from bedside_core.access import Role
+from bedside_core.findings import Decision
 from bedside_edge.ports import JobState, Priority
 from bedside_edge.ports.worklist import Answer
 from bedside_edge.services.access import CONSOLE
@@ -13,7 +14,7 @@ from support.http_box import HERE, HttpBox
 
 PASSWORD = "seventeen quiet herons"  # noqa: S105  of accounts in memory
 ANSWER = Answer(
-    decision="undetermined",
+    decision=Decision.UNDETERMINED,
     probability=0.5,
     threshold=0.5,
     low=0.4,

@@ -116,10 +116,11 @@ class _Held:
 
 def _picture(plan: Plan) -> list[Row]:
     held: Any = _Held()
+    reader = PydicomReader()
     turn = iter(range(1, 10_000))
 
     def fresh() -> PictureService:
-        return PictureService(held, held, held, PydicomReader(), PillowPicture())
+        return PictureService(held, held, held, reader, PillowPicture())
 
     def ask(pictures: PictureService) -> None:
         window = Window(centre=15_000.0 + next(turn), width=20_000.0)

@@ -15,7 +15,7 @@ from support.sample_result import entry, result_body
 from support.state_houses import T0, FolderHouse, arrival
 
 ANSWER = Answer(
-    decision="present",
+    decision=Decision.PRESENT,
     probability=0.9,
     threshold=0.5,
     low=0.4,

@@ -1,16 +1,23 @@
 """GET /api/v1/worklist: what the worklist page shows, for other programs."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from bedside_core.access import Action
+from bedside_core.findings import Decision
 from bedside_edge.api.gate import permitted_page
 from bedside_edge.api.guard import needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
-from bedside_edge.api.schemas import PriorityName, job_path, read_priority, result_path
+from bedside_edge.api.schemas import (
+    PriorityName,
+    job_path,
+    priority_name,
+    read_priority,
+    result_path,
+)
 from bedside_edge.api.services import Services
 from bedside_edge.ports import JobState
 from bedside_edge.ports.review import ReviewState
@@ -27,7 +34,7 @@ class AnswerView(_View):
     """What the box said."""
 
     finding: str
-    decision: Literal["present", "absent", "undetermined"]
+    decision: Decision
     probability: float
     threshold: float
     undetermined: tuple[float, float]
@@ -110,7 +117,7 @@ def _view(entry: WorkEntry, now: int) -> WorkView:
         study=row.study_id,
         job=job_path(row.job_id),
         state=row.state,
-        priority=row.priority.name.lower(),  # type: ignore[arg-type]  pydantic checks it
+        priority=priority_name(row.priority),
         received=row.received,
         changed=row.changed,
         age_s=max(0, now - row.received) / 1000.0,
@@ -128,7 +135,7 @@ def _view(entry: WorkEntry, now: int) -> WorkView:
         if answer is None
         else AnswerView(
             finding=answer.finding,
-            decision=answer.decision,  # type: ignore[arg-type]
+            decision=answer.decision,
             probability=answer.probability,
             threshold=answer.threshold,
             undetermined=(answer.low, answer.high),

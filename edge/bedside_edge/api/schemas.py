@@ -113,7 +113,7 @@ def job_view(job: Job, now: int) -> JobView:
         id=job.job_id,
         study=job.study_id,
         state=job.state,
-        priority=_priority_name(job.priority),
+        priority=priority_name(job.priority),
         created=job.created,
         updated=job.updated,
         due=job.due,
@@ -154,7 +154,8 @@ def result_json(stored: StoredResult) -> bytes:
     return head[:-1].encode() + b',"result":' + stored.body + b"}"
 
 
-def _priority_name(priority: Priority) -> PriorityName:
+def priority_name(priority: Priority) -> PriorityName:
+    """Return what the API calls a priority."""
     names: dict[Priority, PriorityName] = {
         Priority.STAT: "stat",
         Priority.URGENT: "urgent",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from bedside_core.findings import Decision
 from bedside_edge.ports import JobState, Priority
 from bedside_edge.ports.review import ReviewState
 
@@ -60,13 +61,13 @@ class Answer:
     """What the box said of a study.
 
     Attributes:
-        decision: present, absent or undetermined.
+        decision: what the rule in force made of the probability.
         probability, threshold, low, high: in 0..1; low and high bound the undetermined band.
         finding: the finding's name.
         model: name and version of the package.
     """
 
-    decision: str
+    decision: Decision
     probability: float = field(repr=False)
     threshold: float
     low: float

@@ -153,7 +153,8 @@ class PictureService:
 
 
 def _own_size(frame: Frame) -> int:
-    return max(16, *frame.pixels.shape)
+    rows, columns = frame.pixels.shape
+    return max(16, int(rows), int(columns))
 
 
 def _tag(*parts: object) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from bedside_core.errors import BedsideError, DamagedObjectError
+from bedside_core.findings import Decision
 from bedside_core.review import ReviewKind
 from bedside_edge.ports import Header, JobState, Priority
 from bedside_edge.ports.review import ReviewState
@@ -93,7 +94,7 @@ def answer_of(document: dict[str, Any]) -> Answer:
     value, model = document["value"], document["model"]
     low, high = value["undetermined"]
     return Answer(
-        decision=value["decision"],
+        decision=Decision(value["decision"]),
         probability=value["probability"],
         threshold=value["threshold"],
         low=low,

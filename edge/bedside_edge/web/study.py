@@ -189,7 +189,7 @@ def _chosen(images: Sequence[ImageView], image_id: str) -> ImageView | None:
                 return image
         raise NotFoundError("no such image in this study")
     deciding = [image for image in images if image.decides]
-    return (deciding or list(images) or [None])[0]
+    return next(iter(deciding or images), None)
 
 
 def _history(services: Services, study_id: str) -> list[PastResult]:
