@@ -140,10 +140,10 @@ class Box:
             count=self.metrics.delivery,
             permit=self.gate.deliver,
         )
-        self.worklist = WorklistService(self.state.work_rows)
         self.pictures = PictureService(
             self.state.jobs, self.state.studies, self.state.objects, reader, PillowPicture()
         )
+        self.worklist = WorklistService(self.state.work_rows, gone=self.pictures.forget)
         self.holdings = Holdings(self.state.holdings, self.state.objects, reader)
         self.workitems = WorkitemService(
             self.state.workitems, self.clock, self.random, self.bell.ring

@@ -134,6 +134,17 @@ def test_names_are_forgotten_with_the_study_and_when_its_key_changes(rows, workl
     assert rows.looked_up == 3
 
 
+def test_others_are_told_of_a_study_that_is_gone(rows):
+    told = []
+    worklist = WorklistService(rows, gone=told.append)
+    rows.add("s")
+    rows.add("stays")
+    worklist.page(WorkQuery())
+    del rows.held["s"]
+    worklist.page(WorkQuery())
+    assert told == ["s"]
+
+
 def test_forget_drops_a_study_at_once(rows, worklist):
     rows.add("s")
     worklist.page(WorkQuery())

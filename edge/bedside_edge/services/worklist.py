@@ -76,8 +76,17 @@ class WorkPage:
 class WorklistService:
     """Safe to call from several threads."""
 
-    def __init__(self, rows: WorkRows, kept: int = _KEPT) -> None:
-        self._rows = rows
+    def __init__(
+        self, rows: WorkRows, kept: int = _KEPT, *, gone: Callable[[str], None] | None = None
+    ) -> None:
+        """Stand on the rows.
+
+        Args:
+            rows: the store.
+            kept: of how many studies what was decrypted is remembered.
+            gone: told the id of a remembered study that was erased, so that others forget it too.
+        """
+        self._rows, self._gone = rows, gone
         self._names: _Kept[Names] = _Kept(kept)
         self._answers: _Kept[Answer | None] = _Kept(kept)
 
@@ -85,8 +94,9 @@ class WorklistService:
         """Return the lines of a query, open work first, then by priority, then newest."""
         rows = self._rows.rows()
         present = {row.study_id: row.key for row in rows}
-        self._names.keep(present)
-        self._answers.keep(present)
+        for study_id in self._names.keep(present) | self._answers.keep(present):
+            if self._gone is not None:
+                self._gone(study_id)
         rows = [row for row in rows if query.priority in (None, row.priority)]
         if query.text.strip():
             rows = self._matching(rows, query.text)
@@ -207,13 +217,17 @@ class _Kept(Generic[T]):
             found |= fresh
         return found
 
-    def keep(self, present: Mapping[str, bytes]) -> None:
-        """Forget the studies that are gone or whose key was replaced."""
+    def keep(self, present: Mapping[str, bytes]) -> frozenset[str]:
+        """Forget the studies that are gone or whose key was replaced; return them."""
         with self._lock:
-            for study_id in list(self._values):
-                key = present.get(study_id)
-                if key is None or not self._values[study_id][0].startswith(key):
-                    del self._values[study_id]
+            forgotten = frozenset(
+                study_id
+                for study_id, (key, _) in self._values.items()
+                if study_id not in present or not key.startswith(present[study_id])
+            )
+            for study_id in forgotten:
+                del self._values[study_id]
+        return forgotten
 
     def forget(self, study_id: str) -> None:
         """Drop one study."""
