@@ -24,6 +24,7 @@ from bedside_edge.cli import destinations as destinations_cli
 from bedside_edge.cli import evidence as evidence_cli
 from bedside_edge.cli import keeping as keeping_cli
 from bedside_edge.cli import policy as policy_cli
+from bedside_edge.cli import privacy as privacy_cli
 from bedside_edge.cli.token_file import token_options
 from bedside_edge.config import Config, load_config
 from bedside_edge.config import Model as ModelSettings
@@ -43,6 +44,7 @@ _HINTS = {
     "store-unavailable": "the state folder is one that this user may write, for one box at a time",
     "evidence-damaged": "`bedside-edge evidence check` says where; keep the disk as it is, "
     "compare with the hub's copy, and restore",
+    "unknown-statistic": "`bedside-edge privacy catalogue` lists them; there are no free queries",
     "disk-full": "free space, or lower [disk] min_free_bytes if you know why",
 }
 
@@ -507,6 +509,7 @@ def _print_rows(rows: list[dict[str, Any]]) -> None:
 
 cli.add_command(destinations_cli.destinations)
 cli.add_command(destinations_cli.deliveries)
+cli.add_command(privacy_cli.privacy)
 cli.add_command(access_cli.accounts)
 cli.add_command(access_cli.token)
 cli.add_command(evidence_cli.evidence)
