@@ -201,6 +201,9 @@ class Box:
         performing = threading.Thread(target=self._performer.run, name="workitems", daemon=True)
         performing.start()
         self._performing.append(performing)
+        grading = threading.Thread(target=self.grading.run, name="grading", daemon=True)
+        grading.start()
+        self._performing.append(grading)
         sweeping = threading.Thread(target=self._sweeper.run, name="retention", daemon=True)
         sweeping.start()
         self._performing.append(sweeping)
@@ -216,6 +219,7 @@ class Box:
         self.outgoing.stop()
         self._performer.stop()
         self._sweeper.stop()
+        self.grading.stop()
         for thread in self._performing:
             thread.join(_STOP_S)
         self.evidence.stop()

@@ -1,8 +1,9 @@
 """Grades for what arrives, and for what is held when the rules change."""
 
 import logging
-from collections.abc import Callable
+import threading
 
+from bedside_core.errors import BedsideError
 from bedside_core.grading import Described, Graded, Grading
 from bedside_edge.ports import Clock, Header
 from bedside_edge.ports.governance import GradeStore
@@ -40,6 +41,7 @@ class GradingService:
 
     def __init__(self, grading: Grading, store: GradeStore, clock: Clock) -> None:
         self.grading, self._store, self._clock = grading, store, clock
+        self._stopping = threading.Event()
 
     def grade(self, header: Header, source: str) -> int:
         """Return the grade of an arriving object."""
@@ -49,7 +51,18 @@ class GradingService:
         """Return the grade of an object and the rule that gave it."""
         return self.grading.grade(describe(header, source))
 
-    def regrade(self, stopping: Callable[[], bool] = lambda: False) -> int:
+    def run(self) -> None:
+        """Grade what is held if the rules changed, in a thread of its own; ends when done."""
+        try:
+            self.regrade()
+        except BedsideError as error:  # the next start begins again; grades given so far hold
+            log.error("held instances not graded", extra={"code": error.code})
+
+    def stop(self) -> None:
+        """Let `run` end after the instances in hand."""
+        self._stopping.set()
+
+    def regrade(self) -> int:
         """Grade held instances again when the rules changed; grades only rise.
 
         Returns:
@@ -58,7 +71,7 @@ class GradingService:
         if self._store.graded_by() == self.grading.digest:
             return 0
         raised, place = 0, 0
-        while not stopping():
+        while not self._stopping.is_set():
             rows, place = self._store.rows(place, _PAGE)
             if not rows:
                 self._store.finish_grading(self.grading.digest, raised, self._clock.now())
