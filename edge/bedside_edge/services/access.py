@@ -7,24 +7,17 @@ revoked token fails with the next request. Only one process has the state folder
 A clock that is set back revives nothing: time here never goes back, not even over a restart.
 """
 
-import hashlib
-import hmac
-import itertools
-import json
 import re
 import threading
-import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Final
 
 from bedside_core.access import PERSONS_ONLY, Action, Actor, Role, actions_of
 from bedside_core.errors import (
     InvalidRequestError,
     NotFoundError,
-    QueueFullError,
     RefusedError,
-    TooManyAttemptsError,
     UnauthenticatedError,
     WrongStateError,
 )
@@ -37,69 +30,52 @@ from bedside_edge.ports.access import (
     HeldSession,
     HeldToken,
     Passwords,
-    Tries,
 )
 from bedside_edge.ports.evidence import Event
-from bedside_edge.services.passwords import LONGEST, check_password, normal
+from bedside_edge.services.checking import Checking
+from bedside_edge.services.people import (
+    CONSOLE,
+    SETUP_LOGIN,
+    Link,
+    Session,
+    access_event,
+    digest_of,
+    person,
+    read_login,
+    read_name,
+    runs_box,
+    session_of,
+    setup_logins,
+    some_roles,
+)
+
+__all__ = ["CONSOLE", "LINK_MS", "TOKEN_PREFIX", "AccessService", "Link", "Session", "read_name"]
 
 TOKEN_PREFIX: Final = "bst_"  # noqa: S105  so that scanners of leaked secrets know it
 LINK_MS: Final = 24 * 3600 * 1000
-CONSOLE: Final = Actor(actor_id="system:console", name="console", actions=frozenset(Action))
 
 _SECRET_BYTES: Final = 32
 _SEEN_MS: Final = 60_000
 _USED_MS: Final = 3_600_000
-_FREE_OF_ACCOUNT: Final = 5  # failures before waits begin
-_FREE_OF_ADDRESS: Final = 30  # a whole department may sit behind one address
-_LONGEST_WAIT_S: Final = 900
-_HASHING: Final = 2  # passwords looked at at a time: each takes 19 MiB and a core
-_HASHING_WAIT_S: Final = 5.0
-_LOGIN: Final = re.compile(r"[a-z0-9][a-z0-9._@+-]{1,63}")
 _LABEL: Final = re.compile(r"[^\x00-\x1f\x7f]{1,64}")
-_SETUP_LOGIN: Final = "administrator"
 _WRONG: Final = "login name or password is wrong"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Session:
-    """A log-in as pages and routes see it.
+@dataclass(frozen=True, slots=True)
+class _Token:
+    """A token that counts, as held in memory."""
 
-    Attributes:
-        session_id: minted; may be logged.
-        actor: who it is.
-        login: with which they log in.
-        csrf: what a form or script of our own page sends along; useless without the cookie.
-        created: when it was opened; milliseconds since 1970, UTC.
-        expires: when it ends at the latest.
-        secret: the cookie's value; only `log_in` and `open_session` return it.
-    """
-
-    session_id: str
     actor: Actor
-    login: str = field(repr=False)
-    csrf: str = field(repr=False)
-    created: int
-    expires: int
-    secret: str = field(default="", repr=False)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """A one-time link; `secret` is only known to whoever made it."""
-
-    account: Account
-    setup: bool
-    expires: int
-    secret: str = field(default="", repr=False)
+    held: HeldToken
 
 
 @dataclass(frozen=True, slots=True)
-class _Live:
-    """A token or session that counts, as held in memory."""
+class _Opened:
+    """A session that counts, as held in memory."""
 
     actor: Actor
-    held: HeldToken | HeldSession
-    login: str = ""
+    login: str
+    held: HeldSession
 
 
 class AccessService:
@@ -129,16 +105,14 @@ class AccessService:
             idle_s: a session ends when it was not used for so long.
             longest_s: a session ends after so long, whatever it does.
         """
-        self._store, self._passwords, self._clock, self._random = store, passwords, clock, random
+        self._store, self._clock, self._random = store, clock, random
+        self._checking = Checking(store, passwords, random(_SECRET_BYTES).hex())
         self._idle_ms, self._longest_ms = int(idle_s * 1000), int(longest_s * 1000)
         self._base = (max(store.latest(), clock.now()), clock.monotonic())
         self._changing = threading.RLock()
-        self._hashing = threading.BoundedSemaphore(_HASHING)
-        # a log-in under an unknown name is checked against this: the same work, the same time
-        self._nobody = passwords.hash(random(_SECRET_BYTES).hex())
         self._accounts: dict[str, Account] = {}
-        self._sessions: dict[bytes, _Live] = {}
-        self._tokens: dict[bytes, _Live] = {}
+        self._sessions: dict[bytes, _Opened] = {}
+        self._tokens: dict[bytes, _Token] = {}
         self._seen: dict[bytes, int] = {}  # of sessions and tokens; nothing is revived through it
         self._load()
 
@@ -146,14 +120,14 @@ class AccessService:
 
     def token(self, secret: str) -> Actor | None:
         """Return who sent this token, None when it does not count."""
-        digest = _digest(secret)
+        digest = digest_of(secret)
         live = self._tokens.get(digest)
         if live is None:
             return None
         held, now = live.held, self._now()
         if held.expires and now >= held.expires:
             return None
-        if now - self._seen.get(digest, 0) >= _USED_MS and isinstance(held, HeldToken):
+        if now - self._seen.get(digest, 0) >= _USED_MS:
             self._seen[digest] = now
             self._store.touch_tokens([held.token_id], now)
         return live.actor
@@ -164,9 +138,9 @@ class AccessService:
         `used` is False when a page asks by itself: an unattended screen must not keep its
         session alive.
         """
-        digest = _digest(secret)
+        digest = digest_of(secret)
         live = self._sessions.get(digest)
-        if live is None or not isinstance(live.held, HeldSession):
+        if live is None:
             return None
         held, now = live.held, self._now()
         seen = self._seen.get(digest, held.seen)
@@ -177,7 +151,7 @@ class AccessService:
         if used and now - seen >= _SEEN_MS:
             self._seen[digest] = now
             self._store.touch_sessions([digest], now)
-        return _session(live, held, secret)
+        return session_of(live.actor, live.login, held, secret)
 
     def opened(self) -> int:
         """Return how many sessions are held."""
@@ -200,19 +174,16 @@ class AccessService:
         """
         name = login.strip().casefold()[:64]
         account = next((one for one in self._accounts.values() if one.login == name), None)
-        usable = account is not None and bool(account.password) and not account.disabled
-        keys = (_tries_key("account", name), _tries_key("address", address))
-        encoded = account.password if account is not None and usable else self._nobody
-        self._attempt(keys)
-        right = self._verify(encoded, password) and usable
+        self._checking.count(name, address, self._now())
+        right = self._checking.verify(account, password)
         if account is None or not right:
             actor = f"person:{account.account_id}" if account else "person:unknown"
             refs = {"what": "log-in-failed"}
             self._store.failed(self._now(), Event(kind=Kind.ACCESS, actor=actor, refs=refs))
             raise UnauthenticatedError(_WRONG)
-        self._store.forgive(keys[0], keys[1])
-        if self._passwords.outdated(account.password):
-            account = self._rehash(account, password)
+        self._checking.right(name, address)
+        if encoded := self._checking.renewed(account, password):
+            account = self._rehash(account, encoded)
         return self._open(account, address, account.password)
 
     def open_session(self, account_id: str, address: str) -> Session:
@@ -228,9 +199,9 @@ class AccessService:
 
     def log_out(self, secret: str) -> None:
         """End the session of a cookie; one that does not count is no error."""
-        live = self._sessions.get(_digest(secret))
+        live = self._sessions.get(digest_of(secret))
         if live is not None:
-            self._end([_digest(secret)], _event(Kind.ACCESS, live.actor, "log-out"))
+            self._end([digest_of(secret)], access_event(Kind.ACCESS, live.actor, "log-out"))
 
     def sessions(self, account_id: str = "") -> list[HeldSession]:
         """Return the sessions that count, of one account or all, newest first."""
@@ -238,7 +209,7 @@ class AccessService:
         found = [
             replace(live.held, seen=self._seen.get(live.held.digest, live.held.seen))
             for live in list(self._sessions.values())
-            if isinstance(live.held, HeldSession) and account_id in ("", live.held.account_id)
+            if account_id in ("", live.held.account_id)
         ]
         alive = [s for s in found if now < s.expires and now - s.seen < self._idle_ms]
         return sorted(alive, key=lambda one: -one.created)
@@ -247,7 +218,9 @@ class AccessService:
         """End one session; NotFoundError when there is none, or it is of another account."""
         for one in self.sessions(account_id):
             if one.session_id == session_id:
-                self._end([one.digest], _event(Kind.ACCESS, by, "session-ended", one.account_id))
+                self._end(
+                    [one.digest], access_event(Kind.ACCESS, by, "session-ended", one.account_id)
+                )
                 return
         raise NotFoundError("no session of that id")
 
@@ -255,7 +228,7 @@ class AccessService:
 
     def link(self, secret: str) -> Link:
         """Return whose link this is; NotFoundError when it is spent, void or expired."""
-        held = self._store.link(_digest(secret))
+        held = self._store.link(digest_of(secret))
         account = self._accounts.get(held.account_id) if held else None
         if held is None or account is None or held.expires <= self._now():
             raise NotFoundError("the link is spent, void or expired; ask for a new one")
@@ -283,7 +256,7 @@ class AccessService:
         login = read_login(login) if login else found.account.login
         name = read_name(name) if name else found.account.name
         account = replace(found.account, login=login, name=name)
-        encoded = self._hashed(password, account)
+        encoded = self._checking.hash(password, account)
 
         def check(now: Account, _: Sequence[Account]) -> Account:
             if not found.setup:  # everything else as it is by now
@@ -291,11 +264,11 @@ class AccessService:
             return replace(now, login=login, name=name, password=encoded)
 
         actor = Actor(actor_id=f"person:{account.account_id}", name=account.name)
-        event = _event(Kind.ADMIN, actor, "password-by-link", account.account_id)
+        event = access_event(Kind.ADMIN, actor, "password-by-link", account.account_id)
         with self._changing:
-            changed = self._store.use_link(_digest(secret), self._now(), check, event)
+            changed = self._store.use_link(digest_of(secret), self._now(), check, event)
             self._load()
-        self._store.forgive(_tries_key("account", changed.login))
+        self._checking.right(changed.login)
         return changed
 
     def change_password(self, actor: Actor, old: str, new: str, address: str) -> Session:
@@ -310,17 +283,16 @@ class AccessService:
         account = self._accounts.get(actor.actor_id.removeprefix("person:"))
         if account is None or not account.password:
             raise WrongStateError("only a person with a password can change it")
-        keys = (_tries_key("account", account.login), _tries_key("address", address))
-        self._attempt(keys)
-        if not self._verify(account.password, old):
-            self._store.failed(self._now(), _event(Kind.ACCESS, actor, "log-in-failed"))
+        self._checking.count(account.login, address, self._now())
+        if not self._checking.verify(account, old):
+            self._store.failed(self._now(), access_event(Kind.ACCESS, actor, "log-in-failed"))
             raise UnauthenticatedError("the old password is wrong")
-        encoded = self._hashed(new, account)
-        event = _event(Kind.ADMIN, actor, "password-changed", account.account_id)
+        encoded = self._checking.hash(new, account)
+        event = access_event(Kind.ADMIN, actor, "password-changed", account.account_id)
         changed = self._change(
             account.account_id, event, lambda one: replace(one, password=encoded)
         )
-        self._store.forgive(keys[0], keys[1])
+        self._checking.right(account.login, address)
         return self._open(changed, address, changed.password)
 
     def ensure_setup(self) -> Link | None:
@@ -332,13 +304,13 @@ class AccessService:
         administrators = [one for one in held if Role.ADMINISTRATOR in one.roles]
         if administrators:
             first, *others = administrators
-            waits = first.login.startswith(_SETUP_LOGIN) and not first.password and not others
+            waits = first.login.startswith(SETUP_LOGIN) and not first.password and not others
             # any other was set up, or added on the console and has a link of its own
             return self._new_link(first, CONSOLE, setup=True) if waits else None
         taken = {one.login for one in held}
         account = Account(
             account_id=self._mint(),
-            login=next(name for name in _setup_logins() if name not in taken),
+            login=next(name for name in setup_logins() if name not in taken),
             name="Administrator",
             roles=frozenset({Role.ADMINISTRATOR}),
             created=self._now(),
@@ -385,7 +357,7 @@ class AccessService:
             account_id=self._mint(),
             login=read_login(login),
             name=read_name(name),
-            roles=_some(roles),
+            roles=some_roles(roles),
             created=self._now(),
         )
         return self._add(account, by, setup=False)
@@ -397,14 +369,14 @@ class AccessService:
             NotFoundError: no such account.
             WrongStateError: it is the last administrator who can log in.
         """
-        wanted = _some(roles)
-        event = _event(Kind.ADMIN, by, "account-roles", account_id, "+".join(sorted(wanted)))
+        wanted = some_roles(roles)
+        event = access_event(Kind.ADMIN, by, "account-roles", account_id, "+".join(sorted(wanted)))
         return self._change(account_id, event, lambda one: replace(one, roles=wanted))
 
     def set_name(self, account_id: str, name: str, by: Actor) -> Account:
         """Correct the name that stands in signed reports; the account's sessions end."""
         wanted = read_name(name)
-        event = _event(Kind.ADMIN, by, "account-name", account_id)
+        event = access_event(Kind.ADMIN, by, "account-name", account_id)
         return self._change(account_id, event, lambda one: replace(one, name=wanted))
 
     def set_disabled(self, account_id: str, disabled: bool, by: Actor) -> Account:
@@ -415,7 +387,7 @@ class AccessService:
             WrongStateError: it is the last administrator who can log in.
         """
         what = "account-disabled" if disabled else "account-enabled"
-        event = _event(Kind.ADMIN, by, what, account_id)
+        event = access_event(Kind.ADMIN, by, what, account_id)
         return self._change(account_id, event, lambda one: replace(one, disabled=disabled))
 
     def reset_link(self, account_id: str, by: Actor) -> Link:
@@ -470,7 +442,7 @@ class AccessService:
         secret = TOKEN_PREFIX + self._random(_SECRET_BYTES).hex()
         now = self._now()
         token = HeldToken(
-            digest=_digest(secret),
+            digest=digest_of(secret),
             token_id=self._mint(),
             label=label.strip(),
             owner=owner,
@@ -478,7 +450,9 @@ class AccessService:
             created=now,
             expires=now + int(days * 86_400_000) if days is not None else 0,
         )
-        event = _event(Kind.ADMIN, by, "token-created", token.token_id, "+".join(sorted(wanted)))
+        event = access_event(
+            Kind.ADMIN, by, "token-created", token.token_id, "+".join(sorted(wanted))
+        )
         with self._changing:
             self._store.add_token(token, event)
             self._load()
@@ -486,7 +460,7 @@ class AccessService:
 
     def revoke_token(self, token_id: str, by: Actor) -> None:
         """End a token now; NotFoundError when none of that id is in force."""
-        event = _event(Kind.ADMIN, by, "token-revoked", token_id)
+        event = access_event(Kind.ADMIN, by, "token-revoked", token_id)
         with self._changing:
             self._store.revoke_token(token_id, self._now(), event)
             self._load()
@@ -496,7 +470,7 @@ class AccessService:
     def _load(self) -> None:
         """Read what is held anew; called under `_changing`, and once before anybody asks."""
         accounts = {one.account_id: one for one in self._store.accounts()}
-        tokens: dict[bytes, _Live] = {}
+        tokens: dict[bytes, _Token] = {}
         for token in self._store.tokens():
             actions = token.actions - PERSONS_ONLY
             if token.owner:
@@ -505,12 +479,12 @@ class AccessService:
                 actions &= actions_of(owner.roles) if owner and fit else frozenset()
             if actions and not token.revoked:
                 actor = Actor(actor_id=f"token:{token.token_id}", name=token.label, actions=actions)
-                tokens[token.digest] = _Live(actor, token)
+                tokens[token.digest] = _Token(actor, token)
         sessions = {}
         for session in self._store.sessions():
             account = accounts.get(session.account_id)
             if account is not None and not account.disabled:
-                sessions[session.digest] = _Live(_person(account), session, account.login)
+                sessions[session.digest] = _Opened(person(account), account.login, session)
         seen = list(self._seen.items())
         self._seen = {key: at for key, at in seen if key in tokens or key in sessions}
         self._accounts, self._sessions, self._tokens = accounts, sessions, tokens
@@ -518,7 +492,7 @@ class AccessService:
     def _change(self, account_id: str, event: Event, make: Callable[[Account], Account]) -> Account:
         def check(now: Account, everybody: Sequence[Account]) -> Account:
             new = make(now)
-            if _runs(now) and not _runs(new) and sum(map(_runs, everybody)) == 1:
+            if runs_box(now) and not runs_box(new) and sum(map(runs_box, everybody)) == 1:
                 raise WrongStateError("the last administrator who can log in stays one")
             return new
 
@@ -530,7 +504,7 @@ class AccessService:
     def _add(self, account: Account, by: Actor, *, setup: bool) -> Link:
         link, secret = self._link(account, setup)
         roles = "+".join(sorted(account.roles))
-        event = _event(Kind.ADMIN, by, "account-added", account.account_id, roles)
+        event = access_event(Kind.ADMIN, by, "account-added", account.account_id, roles)
         with self._changing:
             self._store.add_account(account, link, event)
             self._load()
@@ -538,14 +512,14 @@ class AccessService:
 
     def _new_link(self, account: Account, by: Actor, *, setup: bool) -> Link:
         link, secret = self._link(account, setup)
-        event = _event(Kind.ADMIN, by, "link-made", account.account_id)
+        event = access_event(Kind.ADMIN, by, "link-made", account.account_id)
         self._store.set_link(link, event)
         return Link(account=account, setup=setup, expires=link.expires, secret=secret)
 
     def _link(self, account: Account, setup: bool) -> tuple[HeldLink, str]:
         secret = self._random(_SECRET_BYTES).hex()
         link = HeldLink(
-            digest=_digest(secret),
+            digest=digest_of(secret),
             account_id=account.account_id,
             setup=setup,
             expires=self._now() + LINK_MS,
@@ -555,7 +529,7 @@ class AccessService:
     def _open(self, account: Account, address: str, password: str | None) -> Session:
         secret, now = self._random(_SECRET_BYTES).hex(), self._now()
         held = HeldSession(
-            digest=_digest(secret),
+            digest=digest_of(secret),
             session_id=self._mint(),
             account_id=account.account_id,
             address=address,
@@ -563,44 +537,18 @@ class AccessService:
             seen=now,
             expires=now + self._longest_ms,
         )
-        actor = _person(account)
+        actor = person(account)
         with self._changing:
-            self._store.open_session(held, password, _event(Kind.ACCESS, actor, "log-in"))
+            self._store.open_session(held, password, access_event(Kind.ACCESS, actor, "log-in"))
             self._load()
-        return replace(_session(_Live(actor, held, account.login), held, secret), secret=secret)
+        return replace(session_of(actor, account.login, held, secret), secret=secret)
 
     def _end(self, digests: Sequence[bytes], event: Event) -> None:
         with self._changing:
             self._store.end_sessions(digests, event)
             self._load()
 
-    def _attempt(self, keys: tuple[str, str]) -> None:
-        """Count a failure before the password is looked at: guesses sent together count, too."""
-        now = self._now()
-
-        def check(key: str, tries: Tries) -> None:
-            free = _FREE_OF_ACCOUNT if key == keys[0] else _FREE_OF_ADDRESS
-            if tries.failures < free:
-                return
-            wait_s = min(2 ** min(tries.failures - free, 30), _LONGEST_WAIT_S)
-            left_ms = tries.last + wait_s * 1000 - now
-            if left_ms > 0:
-                raise TooManyAttemptsError("too many failed log-ins; wait", -(-left_ms // 1000))
-
-        self._store.attempt(keys, now, check)
-
-    def _verify(self, encoded: str, password: str) -> bool:
-        with _Turn(self._hashing):
-            return self._passwords.verify(encoded, normal(password[:LONGEST]))
-
-    def _hashed(self, password: str, account: Account) -> str:
-        chosen = check_password(password, account.login, account.name)
-        with _Turn(self._hashing):
-            return self._passwords.hash(chosen)
-
-    def _rehash(self, account: Account, password: str) -> Account:
-        with _Turn(self._hashing):
-            encoded = self._passwords.hash(normal(password))
+    def _rehash(self, account: Account, encoded: str) -> Account:
         with self._changing:
             self._store.rehash(account.account_id, account.password, encoded)
             self._load()
@@ -618,88 +566,3 @@ class AccessService:
 
     def _mint(self) -> str:
         return "a" + self._random(8).hex()
-
-
-class _Turn:
-    """A place among the passwords being looked at."""
-
-    def __init__(self, places: threading.BoundedSemaphore) -> None:
-        self._places = places
-
-    def __enter__(self) -> None:
-        if not self._places.acquire(timeout=_HASHING_WAIT_S):
-            raise QueueFullError("too many log-ins at a time")
-
-    def __exit__(self, *raised: object) -> None:
-        self._places.release()
-
-
-def _setup_logins() -> Iterator[str]:
-    yield _SETUP_LOGIN
-    yield from (f"{_SETUP_LOGIN}{number}" for number in itertools.count(2))
-
-
-def read_login(text: str) -> str:
-    """Return a login name in its one form; InvalidRequestError."""
-    login = unicodedata.normalize("NFKC", text).strip().casefold()
-    if not _LOGIN.fullmatch(login):
-        raise InvalidRequestError("a login name has 2 to 64 of a-z 0-9 . _ @ + -")
-    return login
-
-
-def read_name(text: str) -> str:
-    """Return a person name as DICOM writes it (PS3.5 6.2, VR PN); InvalidRequestError."""
-    name = unicodedata.normalize("NFC", text).strip()
-    groups = name.split("=")
-    fits = all(len(group) <= 64 and group.count("^") <= 4 for group in groups)
-    printable = all(char.isprintable() and char != "\\" for char in name)
-    if not name.strip("^= ") or len(groups) > 3 or not fits or not printable:
-        raise InvalidRequestError("a name is Family^Given, 64 characters at most")
-    return name
-
-
-def _some(roles: Iterable[Role]) -> frozenset[Role]:
-    wanted = frozenset(roles)
-    if not wanted:
-        raise InvalidRequestError("an account has at least one role; disable it instead")
-    return wanted
-
-
-def _person(account: Account) -> Actor:
-    return Actor(
-        actor_id=f"person:{account.account_id}",
-        name=account.name,
-        roles=account.roles,
-        actions=actions_of(account.roles),
-    )
-
-
-def _runs(account: Account) -> bool:
-    """Whether this is an administrator who can log in."""
-    return Role.ADMINISTRATOR in account.roles and not account.disabled and bool(account.password)
-
-
-def _session(live: _Live, held: HeldSession, secret: str) -> Session:
-    return Session(
-        session_id=held.session_id,
-        actor=live.actor,
-        login=live.login,
-        csrf=hmac.digest(secret.encode(), b"bedside csrf v1", "sha256").hex(),
-        created=held.created,
-        expires=held.expires,
-    )
-
-
-def _event(kind: Kind, by: Actor, what: str, about: str = "", detail: str = "") -> Event:
-    refs: dict[str, int | str] = {"what": what}
-    refs |= {"about": about} if about else {}
-    payload = json.dumps({"about": about, "detail": detail, "what": what}, sort_keys=True).encode()
-    return Event(kind=kind, actor=by.actor_id, refs=refs, payload=payload if detail else None)
-
-
-def _tries_key(kind: str, value: str) -> str:
-    return hashlib.sha256(f"{kind}:{value}".encode()).hexdigest()[:32]
-
-
-def _digest(secret: str) -> bytes:
-    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).digest()
