@@ -9,10 +9,10 @@ from bedside_core.errors import InvalidInputError, UnknownStatisticError
 from bedside_core.statistics.catalogue import CATALOGUE
 from bedside_edge.cli import cli
 
-TWELVE = (
-    "prevalence device-counts sex-counts age-counts group-counts score-histogram confusion "
-    "fairness-by-sex fairness-by-age auc finding-counts"
-).split()
+TWELVE = [
+    "prevalence", "device-counts", "sex-counts", "age-counts", "group-counts", "score-histogram",
+    "confusion", "fairness-by-sex", "fairness-by-age", "auc", "finding-counts",
+]  # fmt: skip
 
 
 def run(*arguments):

@@ -112,10 +112,9 @@ def privacy_plan(
 
 
 def _units(epsilon: float) -> int:
-    units = cap_units(epsilon, DELTA)
-    if units < 1:
-        raise InvalidInputError("so small an epsilon buys nothing")
-    return units
+    if epsilon == 0:
+        raise InvalidInputError("an epsilon of 0 buys nothing")
+    return cap_units(epsilon, DELTA)
 
 
 def _one(specs: list[StatSpec], schedule: str, picture: Path | None) -> StatSpec:
