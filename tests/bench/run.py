@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import engines, evidence, outputs, pages, receive, start
+from bench import engines, evidence, outputs, pages, policy, receive, start
 from bench.plan import FULL, QUICK, Plan
 from bench.report import Row, machine, print_machine, print_rows, write_json
 
@@ -27,6 +27,7 @@ BENCHES: dict[str, tuple[str, Bench]] = {
     "outputs": ("DICOM objects of a result", lambda plan, _: outputs.run(plan)),
     "pages": ("Pages for people, server time", lambda plan, _: pages.run(plan)),
     "evidence": ("Evidence log", lambda plan, _: evidence.run(plan)),
+    "policy": ("Policy decisions", lambda plan, _: policy.run(plan)),
     "start": ("Start and memory", lambda plan, _: start.run(plan)),
 }
 

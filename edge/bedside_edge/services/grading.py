@@ -56,7 +56,7 @@ class GradingService:
         try:
             self.regrade()
         except BedsideError as error:  # the next start begins again; grades given so far hold
-            log.error("held instances not graded", extra={"code": error.code})
+            log.exception("held instances not graded", extra={"code": error.code})
 
     def stop(self) -> None:
         """Let `run` end after the instances in hand."""
