@@ -14,6 +14,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bedside_core.access import PERSONS_ONLY, Action
 from bedside_core.errors import InvalidConfigError
 
 CONFIG_VARIABLE = "BEDSIDE_CONFIG"
@@ -24,22 +25,36 @@ _MIB = 1 << 20
 _GIB = 1 << 30
 
 
-def _loopback(host: str) -> str:
-    """Only this machine may talk to the box until it can tell who is talking."""
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine can reach an address."""
     try:
-        loopback = ipaddress.ip_address(host).is_loopback
+        return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        loopback = host == "localhost"
-    if not loopback:
-        raise ValueError(
-            "must be a loopback address: the box has no access control yet, "
-            "so whoever reached another address could read patients"
-        )
+        return host == "localhost"
+
+
+def _address(host: str) -> str:
+    """An address of this machine; a name could mean another one tomorrow."""
+    if host != "localhost":
+        try:
+            ipaddress.ip_address(host)
+        except ValueError:
+            raise ValueError("must be an IP address of this machine, or localhost") from None
     return host
 
 
+def _network(text: str) -> str:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError:
+        raise ValueError("must be an address or a network such as 10.1.0.0/16") from None
+    return text
+
+
 AeTitle = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]([A-Za-z0-9_. -]{0,14}[A-Za-z0-9_.-])?$")]
-LoopbackHost = Annotated[str, AfterValidator(_loopback)]
+BindAddress = Annotated[str, AfterValidator(_address)]
+Network = Annotated[str, AfterValidator(_network)]
+ClientName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,31}$")]
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86_400)]
 Days = Annotated[float, Field(ge=0, le=36_525)]
@@ -54,11 +69,41 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-class Http(_Section):
+class _Tls(_Section):
+    """Transport security of something that listens."""
+
+    certificate_file: str = Field(
+        default="", description="PEM file of the certificate with its chain; turns TLS on"
+    )
+    key_file: str = Field(default="", description="PEM file of the certificate's key")
+    client_auth: Literal["off", "optional", "required"] = Field(
+        default="off", description="Whether callers show a certificate of their own"
+    )
+    client_ca_file: str = Field(
+        default="",
+        description="PEM file of the only authorities whose client certificates count",
+    )
+
+    @property
+    def tls(self) -> bool:
+        """Whether it speaks TLS."""
+        return bool(self.certificate_file)
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Self:
+        if bool(self.certificate_file) is not bool(self.key_file):
+            raise ValueError("certificate_file and key_file belong together")
+        if self.client_auth != "off" and not (self.certificate_file and self.client_ca_file):
+            raise ValueError("client_auth needs certificate_file, key_file and client_ca_file")
+        return self
+
+
+class Http(_Tls):
     """The HTTP service: DICOMweb, inference protocol, appliance API."""
 
-    host: LoopbackHost = Field(
-        default="127.0.0.1", description="Loopback address the service binds"
+    host: BindAddress = Field(
+        default="127.0.0.1",
+        description="Address the service binds; any but a loopback address needs TLS",
     )
     port: Port = Field(default=8642, description="TCP port; 0 lets the system choose one")
     names: list[HostName] = Field(
@@ -93,9 +138,47 @@ class Http(_Section):
         le=64,
         description="Threads that encrypt and file uploads and read the database",
     )
+    event_stream_s: Seconds = Field(
+        default=600.0,
+        description="How long a stream of events lasts; browsers then come back and go on",
+    )
     shutdown_s: Seconds = Field(
         default=3.0, description="Time that running requests get to finish when the service stops"
     )
+
+    @model_validator(mode="after")
+    def _others_reach_it_over_tls_only(self) -> Self:
+        if not is_loopback(self.host) and not self.tls:
+            raise ValueError(
+                "a host other machines reach needs certificate_file and key_file: without TLS "
+                "passwords, tokens and patients would cross the network in the clear"
+            )
+        return self
+
+
+class Client(_Section):
+    """A system that shows a certificate, and what it may do."""
+
+    fingerprint: str = Field(
+        default="",
+        pattern=r"^([0-9a-f]{64})?$",
+        description="SHA-256 of its certificate (DER), 64 lower hex digits; the better choice",
+    )
+    common_name: str = Field(
+        default="",
+        max_length=64,
+        description="Common name, of a certificate by an authority of `http.client_ca_file`",
+    )
+    actions: list[str] = Field(description="What it may do: words of docs/access.md")
+
+    @model_validator(mode="after")
+    def _is_known_in_one_way(self) -> Self:
+        if bool(self.fingerprint) is bool(self.common_name):
+            raise ValueError("a client is known by its fingerprint or by its common name")
+        allowed = {str(action) for action in Action if action not in PERSONS_ONLY}
+        if not self.actions or not set(self.actions) <= allowed:
+            raise ValueError("actions are words of docs/access.md that are not for persons only")
+        return self
 
 
 class Access(_Section):
@@ -109,11 +192,21 @@ class Access(_Section):
     )
 
 
-class Dicom(_Section):
+class DicomPeer(_Section):
+    """A node that may call the receiver: title and address must both fit."""
+
+    ae_title: AeTitle = Field(description="Calling AE title")
+    addresses: list[Network] = Field(
+        min_length=1, description="Addresses or networks it calls from, e.g. 10.1.2.0/24"
+    )
+
+
+class Dicom(_Tls):
     """The DICOM receiver (C-STORE, C-ECHO)."""
 
-    host: LoopbackHost = Field(
-        default="127.0.0.1", description="Loopback address the receiver binds"
+    host: BindAddress = Field(
+        default="127.0.0.1",
+        description="Address the receiver binds; any but a loopback address needs `peers`",
     )
     port: Port = Field(default=11112, description="TCP port; 0 lets the system choose one")
     ae_title: AeTitle = Field(
@@ -137,6 +230,19 @@ class Dicom(_Section):
     allowed_calling_ae: list[AeTitle] = Field(
         default=[], description="Calling AE titles that may send; empty lets every title in"
     )
+    peers: dict[ClientName, DicomPeer] = Field(
+        default={},
+        description="Table per node that may call; once there is one, all others are refused",
+    )
+
+    @model_validator(mode="after")
+    def _others_are_named(self) -> Self:
+        if not is_loopback(self.host) and not self.peers:
+            raise ValueError(
+                "a host other machines reach needs [dicom.peers.<name>] tables: without them "
+                "whoever knows the AE title could send"
+            )
+        return self
 
 
 class SourceRules(_Section):
@@ -404,6 +510,10 @@ class Config(_Section):
     state: State = State()
     http: Http = Http()
     access: Access = Access()
+    clients: dict[ClientName, Client] = Field(
+        default={},
+        description="Table per system that is known by its certificate (`http.client_auth`)",
+    )
     dicom: Dicom = Dicom()
     completion: Completion = Completion()
     jobs: Jobs = Jobs()

@@ -174,14 +174,12 @@ def test_it_beats_while_nothing_happens_and_ends_when_the_service_stops(monkeypa
     run(test)
 
 
-def test_it_ends_after_a_while_so_that_who_listens_is_asked_again(monkeypatch):
-    monkeypatch.setattr(module, "LONGEST_S", 0.0)
-
+def test_it_ends_after_a_while_so_that_who_listens_is_asked_again():
     async def test(changes, following, stop):
         one = Listener(await following.start("a", ""))
         assert [event["event"] for event in await asyncio.wait_for(one.rest(), 5)] == ["hello"]
 
-    run(test)
+    run(test, longest_s=0.0)
 
 
 def test_listening_takes_no_thread_and_no_look_when_nobody_does():

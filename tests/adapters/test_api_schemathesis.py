@@ -21,7 +21,6 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from bedside_core.access import Action, Actor, Role, actions_of
-from bedside_edge.api import following
 from bedside_edge.api.app import openapi_document
 from support.http_box import HERE, HttpBox, multipart, related
 from support.outputs import MemoryArchive, publishing_box
@@ -102,12 +101,9 @@ class World:
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Iterator[World]:
-    patch = pytest.MonkeyPatch()
-    patch.setattr(following, "LONGEST_S", 0.0)  # a stream without end would never be an answer
     folder = tmp_path_factory.mktemp("schema")
     with publishing_box(folder / "state", MemoryArchive()) as box, HttpBox(outgoing=box) as http:
         yield World(box, http)
-    patch.undo()
 
 
 def examine(world: World, label: str, peer: Actor | None, count: int) -> None:

@@ -395,7 +395,7 @@ class HttpBox:
         )
         self.app = create_app(
             services,
-            Http(**settings),
+            Http(**{"event_stream_s": 0.1} | settings),  # a stream without end is no answer
             inference_workers=2,
             metrics=self.metrics,
             pages=pages_router,

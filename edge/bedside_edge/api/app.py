@@ -110,7 +110,8 @@ def create_app(
         stops.begin()
         close_pools((waiting, inference, passwords, storage), _CLOSE_S)
 
-    app = _framework(services, storage, inference, waiting, metrics, lifespan, stops, passwords)
+    following = Following(services, storage, stops, longest_s=settings.event_stream_s)
+    app = _framework(services, storage, inference, waiting, metrics, lifespan, following, passwords)
     app.state.gate = services.gate
     if pages is not None:
         app.include_router(pages(services, storage, waiting))
@@ -179,7 +180,7 @@ def _framework(
     waiting: WorkPool,
     metrics: Metrics,
     lifespan: Callable[[FastAPI], AbstractAsyncContextManager[None]] | None = None,
-    stopping: Callable[[], bool] = bool,
+    following: Following | None = None,
     passwords: WorkPool | None = None,
 ) -> FastAPI:
     """Return FastAPI with the routes that are not hot; the arguments are used when called."""
@@ -206,7 +207,7 @@ def _framework(
         card_router(services, storage),
         fhir_router(services, storage),
         reviews_router(services, storage, once),
-        events_router(services, storage, Following(services, storage, stopping)),
+        events_router(services, storage, following or Following(services, storage)),
         qido_router(services, storage),
         wado_router(services, storage),
         ups_router(services, storage),

@@ -25,7 +25,6 @@ from bedside_edge.ports.events import Change
 from bedside_edge.services.worker import ENDED
 
 HEARTBEAT_S = 15.0
-LONGEST_S = 600.0  # then the browser comes again and is asked again who it is
 _LOOK_S = 0.25
 _RETRY_MS = 2_000
 _PAGE = 200
@@ -54,8 +53,9 @@ class Following:
         self,
         services: Services,
         storage: WorkPool,
-        stopping: Callable[[], bool],
+        stopping: Callable[[], bool] = bool,
         *,
+        longest_s: float = 600.0,
         most: int = 64,
         most_each: int = 8,
     ) -> None:
@@ -65,11 +65,12 @@ class Following:
             services: have the feed; looked at when somebody listens.
             storage: the threads that read it.
             stopping: whether the service is on its way down.
+            longest_s: how long a stream lasts; then the browser comes again and is asked who it is.
             most: listeners at a time.
             most_each: listeners of one actor.
         """
         self._services, self._storage, self._stopping = services, storage, stopping
-        self._most, self._most_each = most, most_each
+        self._longest_s, self._most, self._most_each = longest_s, most, most_each
         self._listeners: Counter[str] = Counter()
         self._changed = asyncio.Condition()
         self._seen = -1
@@ -127,7 +128,7 @@ class Following:
             if job.state in ENDED:
                 return
         seq, job_id = place.seq, job.job_id if job else ""
-        while not self._stopping() and loop.time() - started < LONGEST_S:
+        while not self._stopping() and loop.time() - started < self._longest_s:
             seen = await self._news(seq)
             changes = await self._storage.run(self._read, seq, job_id)
             for change in changes:

@@ -1,4 +1,4 @@
-"""Requests under an Idempotency-Key in SQLite; keys and what was asked stand behind keyed hashes."""
+"""Requests under an Idempotency-Key in SQLite; keys and requests stand behind keyed hashes."""
 
 import sqlite3
 from typing import Final
