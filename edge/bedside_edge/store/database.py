@@ -79,9 +79,7 @@ class Database:
                 with self._gate:
                     idle = not self._closed and not self._queued
                 if idle:  # nobody is passed over, and nobody waits to share the fsync
-                    alone: Future[T] = Future()
-                    self._commit([(fn, alone)])
-                    return alone.result()
+                    return self._alone(fn)
             finally:
                 self._turn.release()
         return self.submit(fn).result()
@@ -124,8 +122,15 @@ class Database:
             time.sleep(_SCRUB_PAUSE_S)
         return False
 
-    def compact(self) -> None:
+    def compact(self) -> bool:
         """Write the whole file anew, so that no page holds what was in it before.
+
+        `secure_delete` overwrites what a row or page gives back; when SQLite moves rows between
+        pages, copies of some stay in unused parts of them, and only this removes those. Whoever
+        writes waits meanwhile: about a second for 100 MB.
+
+        Returns:
+            False when a reader kept the old pages in use: do it again later.
 
         Raises:
             DiskFullError: it needs as much room again; nothing was changed.
@@ -133,7 +138,14 @@ class Database:
         with self._turn, _mapped():
             self._refuse_when_closed()
             self._writer.execute("VACUUM")
-        self.scrub()
+        return self.scrub()
+
+    def size(self) -> int:
+        """Return the bytes of the database file."""
+        try:
+            return self._path.stat().st_size
+        except OSError as cause:
+            raise StoreUnavailableError("the database cannot be read") from cause
 
     def copy_to(self, path: Path) -> None:
         """Write a consistent copy of the committed state to a file that does not exist yet."""
@@ -228,6 +240,22 @@ class Database:
             future.set_result(answer)
         for future, failure in failures:
             future.set_exception(failure)
+
+    def _alone(self, fn: Callable[[sqlite3.Connection], T]) -> T:
+        """Run one function in a transaction of its own: nobody else's rows can be taken back."""
+        writer = self._writer
+        try:
+            writer.execute("BEGIN IMMEDIATE")
+            answer = fn(writer)
+            writer.execute("COMMIT")
+        except BaseException as cause:
+            if writer.in_transaction:  # on a full disk SQLite has rolled back already
+                writer.execute("ROLLBACK")
+            ours = _translate(cause)
+            if ours is cause:
+                raise
+            raise ours from cause
+        return answer
 
     def _one(self, fn: Callable[[sqlite3.Connection], T]) -> T:
         """Run one function in a savepoint of its own."""
