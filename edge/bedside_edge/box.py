@@ -11,23 +11,26 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import sys
 import threading
 from collections.abc import Callable, Mapping
 from functools import partial
+from ipaddress import ip_network
 from pathlib import Path
 
-from bedside_core.errors import InvalidInputError, UnavailableError
+from bedside_core.errors import InvalidConfigError, InvalidInputError, UnavailableError
 from bedside_core.findings import Check
 from bedside_edge.api.app import create_app
 from bedside_edge.api.metrics import Metrics
+from bedside_edge.api.mutual import CertificateActors
 from bedside_edge.api.server import Server
 from bedside_edge.api.services import Services
-from bedside_edge.config import Config
+from bedside_edge.config import Config, Dicom, Http
 from bedside_edge.dicom.part10 import head
 from bedside_edge.dicom.read import PydicomReader
 from bedside_edge.dicom.scp import StorageScp
-from bedside_edge.dicom.ul import AcceptorSettings
+from bedside_edge.dicom.ul import AcceptorSettings, Caller
 from bedside_edge.outgoing import Outgoing
 from bedside_edge.ports import JobState
 from bedside_edge.services.access import LINK_MS
@@ -53,6 +56,7 @@ from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.malloc_glibc import keep_freed_memory
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.random_os import OsRandom
+from bedside_edge.system.tls_openssl import ServerTls
 from bedside_edge.web.pages import pages_router
 from bedside_edge.wiring import (
     Loaded,
@@ -122,8 +126,11 @@ class Box:
             grade=self.grading.grade,
             permit=self.gate.receive,
         )
+        self.http_tls, self.dicom_tls = _server_tls(config.http), _server_tls(config.dicom)
         self.scp = StorageScp(
-            _acceptor_settings(config, self.loaded),
+            _acceptor_settings(
+                config, self.loaded, self.dicom_tls.context if self.dicom_tls else None
+            ),
             self.ingest,
             self.clock,
             observe=partial(self.metrics.received, "dimse"),
@@ -225,6 +232,18 @@ class Box:
         self.evidence.stop()
         self.state.close()
         self.models.close()
+
+    def reload_certificates(self) -> None:
+        """Read certificates and keys again; what cannot be used leaves the old ones in force."""
+        for tls in (self.http_tls, self.dicom_tls):
+            if tls is None:
+                continue
+            try:
+                tls.reload()
+            except InvalidConfigError as error:
+                log.error("certificate not reloaded", extra={"code": error.code})  # noqa: TRY400
+            else:
+                log.info("certificate reloaded")
 
     def _workitem_performer(self) -> WorkitemPerformer:
         named = [code.partition("^") for code in self.config.workitems.codes]
@@ -341,7 +360,10 @@ async def _serve(box: Box, ready_file: Path | None) -> None:
     listener = _listen(box.config.http.host, box.config.http.port)
     most = box.loaded.profile.profile.limits.max_waiting
     http = box.config.http.model_copy(
-        update={"max_waiting": min(box.config.http.max_waiting, most)}
+        update={
+            "max_waiting": min(box.config.http.max_waiting, most),
+            "names": [*box.config.http.names, box.config.http.host],
+        }
     )
     app = create_app(
         box.services,
@@ -349,14 +371,17 @@ async def _serve(box: Box, ready_file: Path | None) -> None:
         inference_workers=box.loaded.opened.plan.streams,
         metrics=box.metrics,
         pages=pages_router,
+        actor_from_scope=CertificateActors(box.config.clients) if box.config.clients else None,
     )
     addresses: dict[str, object] = {}
-    server = Server(app, http, on_started=lambda: _announce(addresses, ready_file))
+    tls = box.http_tls.context if box.http_tls else None
+    server = Server(app, http, on_started=lambda: _announce(addresses, ready_file), tls=tls)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.leave)
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, box.reload_certificates)
     dicom_port = box.start()
     addresses |= {
-        "http": f"http://{box.config.http.host}:{listener.getsockname()[1]}",
+        "http": _address(box.config.http, listener.getsockname()[1]),
         "dicom": {
             "host": box.config.dicom.host,
             "port": dicom_port,
@@ -369,6 +394,22 @@ async def _serve(box: Box, ready_file: Path | None) -> None:
         _say_setup(str(addresses["setup"]))
     log.info("box ready", extra={"port": listener.getsockname()[1]})
     await server.serve(sockets=[listener])
+
+
+def _address(settings: Http, port: int) -> str:
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{'https' if settings.tls else 'http'}://{host}:{port}"
+
+
+def _server_tls(settings: Http | Dicom) -> ServerTls | None:
+    if not settings.tls:
+        return None
+    return ServerTls(
+        settings.certificate_file,
+        settings.key_file,
+        settings.client_auth,
+        settings.client_ca_file,
+    )
 
 
 def _announce(addresses: Mapping[str, object], ready_file: Path | None) -> None:
@@ -414,7 +455,9 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _acceptor_settings(config: Config, loaded: Loaded) -> AcceptorSettings:
+def _acceptor_settings(
+    config: Config, loaded: Loaded, tls: ssl.SSLContext | None
+) -> AcceptorSettings:
     """The stricter of what the settings and the hardware profile allow."""
     dicom, limits = config.dicom, loaded.profile.profile.dicom
     return AcceptorSettings(
@@ -427,6 +470,11 @@ def _acceptor_settings(config: Config, loaded: Loaded) -> AcceptorSettings:
         artim_timeout_s=limits.acse_timeout_s,
         max_object_bytes=dicom.max_object_bytes,
         allowed_calling_ae=frozenset(dicom.allowed_calling_ae),
+        callers=tuple(
+            Caller(peer.ae_title, tuple(ip_network(one) for one in peer.addresses))
+            for peer in dicom.peers.values()
+        ),
+        tls=tls,
     )
 
 

@@ -42,12 +42,45 @@ def test_a_wrong_setting_is_an_error_that_names_it(text, named):
         parse_config(text)
 
 
-@pytest.mark.parametrize("section", ["http", "dicom"])
-@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "hospital.example"])  # noqa: S104
-def test_no_other_machine_can_be_let_in_before_there_is_access_control(section, host):
-    with pytest.raises(InvalidConfigError, match="loopback") as refused:
-        parse_config(f'[{section}]\nhost = "{host}"')
-    assert host == "::" or host not in str(refused.value)
+TLS = 'certificate_file = "c.pem"\nkey_file = "k.pem"\n'
+PEER = '[dicom.peers.ct]\nae_title = "CT"\naddresses = ["10.1.0.0/16"]\n'
+REACHED = ["0.0.0.0", "::", "192.168.1.5"]  # noqa: S104
+
+
+@pytest.mark.parametrize("host", REACHED)
+def test_others_reach_the_http_service_over_tls_only(host):
+    with pytest.raises(InvalidConfigError, match="certificate_file and key_file"):
+        parse_config(f'[http]\nhost = "{host}"')
+    assert parse_config(f'[http]\nhost = "{host}"\n{TLS}').http.tls
+
+
+@pytest.mark.parametrize("host", REACHED)
+def test_others_reach_the_receiver_only_where_they_are_named(host):
+    with pytest.raises(InvalidConfigError, match=r"dicom\.peers"):
+        parse_config(f'[dicom]\nhost = "{host}"')
+    with pytest.raises(InvalidConfigError, match=r"dicom\.peers"):
+        parse_config(f'[dicom]\nhost = "{host}"\nallowed_calling_ae = ["CT"]')
+    assert parse_config(f'[dicom]\nhost = "{host}"\n{PEER}').dicom.peers["ct"].ae_title == "CT"
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ('[http]\nhost = "hospital.example"', "IP address"),
+        ('[http]\ncertificate_file = "c.pem"', "belong together"),
+        ('[http]\nclient_auth = "required"', "client_auth needs"),
+        (f'[http]\n{TLS}client_auth = "optional"', "client_ca_file"),
+        ('[clients.pacs]\nactions = ["store"]', "fingerprint or by its common name"),
+        ('[clients.pacs]\ncommon_name = "pacs"\nactions = []', "words of"),
+        ('[clients.pacs]\ncommon_name = "pacs"\nactions = ["review"]', "persons only"),
+        ('[clients.pacs]\nfingerprint = "ABC"\nactions = ["store"]', "fingerprint"),
+        ('[dicom.peers.ct]\nae_title = "CT"\naddresses = []', "addresses"),
+        ('[dicom.peers.ct]\nae_title = "CT"\naddresses = ["10.1.2.3/8"]', "network"),
+    ],
+)
+def test_half_a_transport_is_refused(text, named):
+    with pytest.raises(InvalidConfigError, match=named):
+        parse_config(text)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2", "::1", "localhost"])

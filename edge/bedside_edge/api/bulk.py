@@ -9,10 +9,12 @@ ASGI way in body.py.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 
 from starlette.types import Receive
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
+from bedside_edge.api.mutual import EXTENSION as PEER
 from bedside_edge.api.reply import ClientGoneError
 
 EXTENSION = "bedside.bulk"
@@ -38,6 +40,7 @@ class BulkProtocol(HttpToolsProtocol):
     _in_head = True
     _head_seen = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _peer: Mapping[str, object] = MappingProxyType({})
 
     @classmethod
     def with_patience(cls, seconds: float) -> "type[BulkProtocol]":
@@ -45,8 +48,11 @@ class BulkProtocol(HttpToolsProtocol):
         return type(cls.__name__, (cls,), {"head_s": seconds})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Start the clock of the first head."""
+        """Look at the peer's certificate, if it showed one; start the clock of the first head."""
         super().connection_made(transport)
+        tls = transport.get_extra_info("ssl_object")
+        shown = tls.getpeercert(binary_form=True) if tls is not None else None
+        self._peer = {PEER: {"certificate": shown}} if shown else {}
         self._time_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -67,7 +73,7 @@ class BulkProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Say in the scope that this connection can do it."""
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: {}}
+        self.scope["extensions"] = {EXTENSION: {}, **self._peer}
         self._in_head, self._head_seen = True, 0
         self._time_head()
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 from collections.abc import Callable, Iterator
 
 import uvicorn
@@ -23,7 +24,11 @@ class Server(uvicorn.Server):
     """Serves one application; `leave` ends `serve` once running requests have finished."""
 
     def __init__(
-        self, app: FastAPI, settings: Http, on_started: Callable[[], None] = _nothing
+        self,
+        app: FastAPI,
+        settings: Http,
+        on_started: Callable[[], None] = _nothing,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
         """Prepare to serve.
 
@@ -31,6 +36,7 @@ class Server(uvicorn.Server):
             app: made by `create_app`.
             settings: section `[http]`.
             on_started: called once the server accepts.
+            tls: what to speak; plain HTTP when None.
         """
         super().__init__(
             uvicorn.Config(
@@ -40,7 +46,8 @@ class Server(uvicorn.Server):
                 lifespan="on",
                 log_config=None,
                 access_log=False,
-                proxy_headers=False,  # nobody stands in front of a loopback service
+                proxy_headers=False,  # what a header says about the peer is not believed
+                ssl_context_factory=None if tls is None else lambda *_: tls,
                 server_header=False,
                 backlog=_BACKLOG,
                 timeout_keep_alive=_KEEP_ALIVE_S,

@@ -7,9 +7,11 @@ Whatever a peer does wrong ends its association and nothing else.
 
 import logging
 import socket
+import ssl
 import struct
 import threading
 from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Protocol
 
 from bedside_edge.dicom import pdu
@@ -70,9 +72,28 @@ class Session(Protocol):
         ...
 
 
+Address = IPv4Address | IPv6Address
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """A node that may call: its AE title, and where from."""
+
+    ae_title: str
+    networks: tuple[Network, ...]
+
+    def calls_from(self, address: Address | None) -> bool:
+        """Tell whether an address is one of its."""
+        return address is not None and any(address in network for network in self.networks)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AcceptorSettings:
-    """How the acceptor listens and where its limits are."""
+    """How the acceptor listens and where its limits are.
+
+    With `callers` nobody else gets in: title and address have to fit the same one.
+    """
 
     host: str
     port: int
@@ -83,6 +104,28 @@ class AcceptorSettings:
     artim_timeout_s: float = 30.0
     max_object_bytes: int = 1 << 31
     allowed_calling_ae: frozenset[str] = frozenset()
+    callers: tuple[Caller, ...] = ()
+    tls: ssl.SSLContext | None = None
+
+    def may_call_from(self, address: Address | None) -> bool:
+        """Tell whether anybody may call from an address."""
+        return not self.callers or any(caller.calls_from(address) for caller in self.callers)
+
+    def may_call(self, ae_title: str, address: Address | None) -> bool:
+        """Tell whether a node of this title may call from this address."""
+        if self.allowed_calling_ae and ae_title not in self.allowed_calling_ae:
+            return False
+        fits = (c.ae_title == ae_title and c.calls_from(address) for c in self.callers)
+        return not self.callers or any(fits)
+
+
+def peer_address(connection: socket.socket) -> Address | None:
+    """Return where a connection comes from; None when that is no IP address, or it has ended."""
+    try:
+        found = ip_address(connection.getpeername()[0])
+    except (OSError, ValueError, IndexError):
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
 
 
 class Host(Protocol):
@@ -122,6 +165,11 @@ class Association:
     def __init__(self, acceptor: Host, connection: socket.socket) -> None:
         self._acceptor = acceptor
         self._settings = acceptor.settings
+        self._address = peer_address(connection)
+        if self._settings.tls is not None:  # no byte passes here: the handshake is in `run`
+            connection = self._settings.tls.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
         self._socket = connection
         self._wire = Wire(connection, acceptor.monotonic)
         self._waiting = True  # nothing under way that stopping would lose
@@ -135,7 +183,9 @@ class Association:
         if only_if_waiting and not self._waiting:
             return
         try:
-            self._socket.shutdown(socket.SHUT_RD if only_if_waiting else socket.SHUT_RDWR)
+            # the plain method: that of a TLS socket would go on in the clear
+            how = socket.SHUT_RD if only_if_waiting else socket.SHUT_RDWR
+            socket.socket.shutdown(self._socket, how)
         except OSError:
             log.debug("the connection had ended already")
 
@@ -158,6 +208,7 @@ class Association:
         wire, settings = self._wire, self._settings
         wire.send_at_once()
         wire.set_timeout(settings.artim_timeout_s)
+        wire.shake_hands()
         wire.expect_within(settings.artim_timeout_s)
         request = self._associate_request()
         self._waiting = False
@@ -198,9 +249,9 @@ class Association:
             return Rejection.APPLICATION_CONTEXT
         if request.called_ae != self._settings.ae_title:
             return Rejection.CALLED_AE_TITLE
-        calling, allowed = request.calling_ae, self._settings.allowed_calling_ae
+        calling = request.calling_ae
         printable = calling.isascii() and calling.isprintable()
-        if not calling or not printable or (allowed and calling not in allowed):
+        if not calling or not printable or not self._settings.may_call(calling, self._address):
             return Rejection.CALLING_AE_TITLE
         return None
 
@@ -364,7 +415,7 @@ class Association:
     def _abort(self, reason: AbortReason) -> None:
         try:
             self._wire.send(pdu.encode_abort(reason))
-            self._socket.shutdown(socket.SHUT_WR)
+            socket.socket.shutdown(self._socket, socket.SHUT_WR)
             self._wire.drain_until_closed(_DRAIN_S)
         except (ConnectionEndedError, OSError):
             log.debug("the peer was gone before the abort")

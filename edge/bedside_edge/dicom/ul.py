@@ -12,9 +12,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from bedside_core.errors import UnavailableError
-from bedside_edge.dicom.association import AcceptorSettings, Association, Session
+from bedside_edge.dicom.association import (
+    AcceptorSettings,
+    Association,
+    Caller,
+    Session,
+    peer_address,
+)
 
-__all__ = ["Acceptor", "AcceptorSettings", "Counts"]
+__all__ = ["Acceptor", "AcceptorSettings", "Caller", "Counts"]
 
 log = logging.getLogger(__name__)
 
@@ -153,6 +159,11 @@ class Acceptor:
             self._begin(connection)
 
     def _begin(self, connection: socket.socket) -> None:
+        if not self.settings.may_call_from(peer_address(connection)):
+            connection.close()  # before a thread or a handshake is spent on it
+            self.count("rejected")
+            log.info("association rejected", extra={"reason": "address"})
+            return
         association = Association(self, connection)
         thread = threading.Thread(
             target=self._run, args=(association,), name="dicom-association", daemon=True

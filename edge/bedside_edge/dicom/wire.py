@@ -2,6 +2,7 @@
 
 import math
 import socket
+import ssl
 import struct
 from collections.abc import Callable
 
@@ -29,6 +30,7 @@ class Wire:
 
     def __init__(self, connection: socket.socket, monotonic: Callable[[], float]) -> None:
         self._socket = connection
+        self._tls = connection if isinstance(connection, ssl.SSLSocket) else None
         self._monotonic = monotonic
         self._buffer = bytearray(_BUFFER)
         self._view = memoryview(self._buffer)
@@ -42,12 +44,31 @@ class Wire:
 
     def set_timeout(self, seconds: float) -> None:
         """Bound every single read and write; the kernel keeps the time, no poll is needed."""
-        if seconds != self._timeout:
-            self._timeout = seconds
+        if seconds == self._timeout:
+            return
+        self._timeout = seconds
+        if self._tls is not None:  # OpenSSL would try again for ever after the kernel's time
+            self._tls.settimeout(seconds)
+        else:
             microseconds = max(1, round(seconds * 1e6))  # 0 would mean for ever
             value = struct.pack("@ll", *divmod(microseconds, 1_000_000))
             self._set(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
             self._set(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+    def shake_hands(self) -> None:
+        """Do the TLS handshake, if it is TLS, within the timeout that is set.
+
+        Raises:
+            ConnectionEndedError: it failed: no TLS, no common version, no certificate that counts.
+        """
+        if self._tls is None:
+            return
+        try:
+            self._tls.do_handshake()
+        except TimeoutError as cause:
+            raise ConnectionEndedError("silent-handshake") from cause
+        except OSError as cause:
+            raise ConnectionEndedError("tls-failed") from cause
 
     def expect_within(self, seconds: float, limit: float = math.inf) -> None:
         """Give the next unit this long to arrive as a whole, however slowly it trickles.
@@ -141,7 +162,7 @@ class Wire:
             if _QUICKACK is not None:
                 self._socket.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
             count = self._socket.recv_into(self._view[self._end :])
-        except BlockingIOError as cause:  # SO_RCVTIMEO ran out
+        except (BlockingIOError, TimeoutError) as cause:  # SO_RCVTIMEO, or that of the TLS socket
             raise ConnectionEndedError("idle") from cause
         except OSError as cause:
             raise ConnectionEndedError("peer-gone") from cause
