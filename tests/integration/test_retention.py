@@ -21,6 +21,7 @@ from bedside_edge.store.state import State, open_state
 from bedside_edge.system.keys import open_box_keys
 from bedside_edge.system.random_os import OsRandom
 from support.fake_clock import FakeClock
+from support.ram import ram_folder
 from support.state_houses import ANY_DISK, T0, arrival
 
 RULES = RetentionRules(
@@ -53,8 +54,8 @@ def clock():
 
 
 @pytest.fixture
-def state(tmp_path, clock):
-    with opened(tmp_path / "state", clock) as state:
+def state(clock):
+    with ram_folder() as ram, opened(ram / "state", clock) as state:
         yield state
 
 

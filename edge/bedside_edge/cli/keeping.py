@@ -172,6 +172,28 @@ def verify_certificate(path: Path, vkeys: tuple[str, ...], as_json: bool) -> Non
     click.echo(f"  by {entry.actor}, reason {certificate.reason}")
 
 
+@erase.command("compact")
+@click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings")
+@click.option("--state", type=click.Path(path_type=Path), help="State folder, no box on it")
+def compact_database(config_path: Path | None, state: Path | None) -> None:
+    """Write the database of a stopped box anew: unused parts of its pages then hold nothing.
+
+    An erasure does so itself while the database is below 256 MB.
+
+    \b
+    Examples:
+      bedside-edge erase compact --state /var/lib/bedside
+    """
+    from bedside_edge.state_folder import offline_keeping
+
+    set_up_logging(level="error", style="plain")
+    config, folder = load_config(config_path)
+    with offline_keeping(config, state or folder) as (keeping, _):
+        if not keeping.erasure.compact(always=True):
+            raise StoreUnavailableError("the database was not rewritten: no room, or it is in use")
+    click.echo("written anew")
+
+
 # --- legal hold ----------------------------------------------------------------------------------
 
 

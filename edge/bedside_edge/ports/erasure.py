@@ -121,6 +121,15 @@ class ErasureStore(Protocol):
         """Leave nothing of deleted rows in the database's files; False: a reader is in the way."""
         ...
 
+    def compact(self, *, always: bool = False) -> bool:
+        """Leave nothing of deleted rows in unused parts of pages, if that is quick, or always.
+
+        Returns:
+            False when it was left out or a reader is in the way: keyed hashes of what was erased
+            may remain until it is done; nothing that is encrypted can be read.
+        """
+        ...
+
     def end(self, erasure_id: str, at: int) -> Erasure:
         """Everything is gone."""
         ...

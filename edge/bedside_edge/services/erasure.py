@@ -4,7 +4,7 @@
     destroy    key slots overwritten, synced: from here on no copy of the database opens anything
     remove     one transaction: every row, what the log kept outside itself, and the entry
     files      encrypted files removed, folders synced
-    scrub      write-ahead log folded in and emptied
+    scrub      write-ahead log folded in and emptied, the database written anew if it is small
     end        the erasure is done, its certificate can be given
 
 A kill between two steps leaves a row that says where to go on; `recover` does so before the box
@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from bedside_core.erasure import Certificate, Destroyed
-from bedside_core.errors import StoreUnavailableError, WrongStateError
+from bedside_core.errors import DiskFullError, StoreUnavailableError, WrongStateError
 from bedside_edge.ports import Clock
 from bedside_edge.ports.erasure import (
     Erasure,
@@ -93,6 +93,21 @@ class ErasureService:
         plan = self._store.plan(ErasureScope.RETENTION, "", studies)
         return self.erase(plan, reason=reason, actor=actor)
 
+    def compact(self, *, always: bool = False) -> bool:
+        """Rewrite the database so that unused parts of pages hold nothing of what was erased.
+
+        Args:
+            always: also when it is large and writers wait long.
+
+        Returns:
+            Whether it was done.
+        """
+        try:
+            return self._store.compact(always=always)
+        except DiskFullError:
+            log.warning("no room to rewrite the database after an erasure")
+            return False
+
     def finish(self) -> int:
         """Take up every erasure that was interrupted; return how many were ended."""
         unfinished = self._store.unfinished()
@@ -160,6 +175,8 @@ class ErasureService:
             self._step("files")
             if not self._store.scrub():
                 raise StoreUnavailableError("the database is in use; the erasure goes on later")
+            if erasure.scope is not ErasureScope.RETENTION:
+                self.compact()
             self._step("scrub")
             erasure = self._store.end(erasure.erasure_id, self._clock.now())
             self._step("end")

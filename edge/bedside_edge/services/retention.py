@@ -103,6 +103,7 @@ class RetentionService:
             except WrongStateError:
                 continue  # one of them changed meanwhile: the next sweep looks again
         if gone:
+            self._erasure.compact()
             log.info("retention sweep", extra={"count": gone})
         return gone
 

@@ -27,6 +27,7 @@ from bedside_edge.store.rules import new_id
 Forget = Callable[[sqlite3.Connection, str, str], object]
 """Destroy what the log keeps outside itself about (study id, subject id), one of them empty."""
 
+_QUICK_BYTES: Final = 256 << 20  # writers wait two or three seconds at most
 _SELECT: Final = """
   SELECT erasure_id, scope, target, state, reason, actor, at, done_at, studies, slots, objects,
          elsewhere, entry FROM erasures """
@@ -217,6 +218,12 @@ class SqliteErasures:
     def scrub(self) -> bool:
         """Leave nothing of deleted rows in the database's files; False: a reader is in the way."""
         return self._database.scrub()
+
+    def compact(self, *, always: bool = False) -> bool:
+        """Write the database anew if that is quick, or always; see `Database.compact`."""
+        if not always and self._database.size() > _QUICK_BYTES:
+            return False
+        return self._database.compact()
 
     def end(self, erasure_id: str, at: int) -> Erasure:
         """Everything is gone."""
