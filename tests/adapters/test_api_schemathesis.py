@@ -22,6 +22,8 @@ from schemathesis.specs.openapi.checks import (
 
 from bedside_core.access import Action, Actor, Role, actions_of
 from bedside_edge.api.app import openapi_document
+from bedside_edge.config import Config
+from bedside_edge.state_folder import keeping_service
 from support.http_box import HERE, HttpBox, multipart, related
 from support.outputs import MemoryArchive, publishing_box
 from support.synthetic import data_set, noise, part10
@@ -102,8 +104,10 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("schema")
-    with publishing_box(folder / "state", MemoryArchive()) as box, HttpBox(outgoing=box) as http:
-        yield World(box, http)
+    with publishing_box(folder / "state", MemoryArchive()) as box:
+        keeping = keeping_service(Config(), box.state, box.clock, lambda _: True)
+        with HttpBox(outgoing=box, keeping=keeping) as http:
+            yield World(box, http)
 
 
 def examine(world: World, label: str, peer: Actor | None, count: int) -> None:
