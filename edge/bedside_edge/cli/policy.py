@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -150,7 +151,7 @@ def explain(ask_file: Path, path: Path | None, as_json: bool) -> None:
     """
     from bedside_core.policy import parse_ask
 
-    data = click.get_binary_stream("stdin").read() if str(ask_file) == "-" else _read(ask_file)
+    data = sys.stdin.buffer.read() if str(ask_file) == "-" else _read(ask_file)
     ask, made = parse_ask(data), _policy(path)
     found, fired = made.decide(ask), made.explain(ask)
     if as_json:
