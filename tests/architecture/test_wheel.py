@@ -61,6 +61,10 @@ def test_no_test_and_no_cache_is_in_the_wheel(wheel):
 
 def test_schema_templates_profiles_and_model_packages_are_in_the_wheel(wheel):
     assert any(name.startswith("bedside_edge/store/") and name.endswith(".sql") for name in wheel)
+    policies = "bedside_edge/system/policies/"
+    assert {f"{policies}{name}" for name in ("policy.cedar", "policy.toml", "grading.toml")} <= set(
+        wheel
+    )
     assert any("/templates/" in name and name.startswith("bedside_edge/") for name in wheel)
     assert "generic/x86-64-v3.toml" in inside(wheel, "share/bedside/hw_profiles/")
     assert "generic/x86-64-v4.toml" in inside(wheel, "share/bedside/hw_profiles/")
