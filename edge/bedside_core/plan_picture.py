@@ -26,12 +26,13 @@ def error_picture(query: Query, size: int, schedule: Schedule, nights: int, chos
     """
     points = curve(query, EPSILONS, size, schedule, nights)
     lines = [_path(points, "#1f5fa8", "")]
-    labels = [("#1f5fa8", f"{schedule}, {size} studies")]
+    labels = [("#1f5fa8", "", f"{schedule}, {size} studies")]
     if schedule is Schedule.NIGHTLY:
         week = [(x, y / math.sqrt(7)) for x, y in points]
         weekly = [(x, y / 7) for x, y in points]
         lines += [_path(week, "#b35900", "6 3"), _path(weekly, "#2e7d32", "2 3")]
-        labels += [("#b35900", "a week of nights added up"), ("#2e7d32", "released weekly")]
+        labels += [("#b35900", "6 3", "a week of nights added up")]
+        labels += [("#2e7d32", "2 3", "released weekly")]
     x, y = _x(chosen.epsilon), _y(chosen.relative)
     mark = f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="#b00020"/>'
     share = f"{100 * chosen.relative:.3g} % at epsilon {chosen.epsilon:.3g}"
@@ -79,7 +80,8 @@ def _axes() -> list[str]:
     found = [
         f'<rect x="{_LEFT}" y="{_TOP}" width="{right - _LEFT}" height="{grey - _TOP:.1f}" '
         'fill="#eee"/>',
-        f'<text x="{_LEFT + 6}" y="{grey - 6:.1f}" fill="#666">above 50 %: greyed</text>',
+        f'<text x="{right - 6}" y="{grey - 6:.1f}" fill="#666" text-anchor="end">'
+        "above 50 %: greyed</text>",
     ]
     for error in _ERRORS:
         y = _y(error)
@@ -100,11 +102,14 @@ def _axes() -> list[str]:
     return found
 
 
-def _legend(labels: Sequence[tuple[str, str]]) -> list[str]:
+def _legend(labels: Sequence[tuple[str, str, str]]) -> list[str]:
     found = []
-    for place, (colour, text) in enumerate(labels):
+    for place, (colour, dashes, text) in enumerate(labels):
         y = _TOP + 18 + 18 * place
         x = _WIDTH - _RIGHT - 230
-        found.append(f'<path d="M{x} {y - 4}h24" stroke="{colour}" stroke-width="2"/>')
+        found.append(
+            f'<path d="M{x} {y - 4}h24" stroke="{colour}" stroke-width="2" '
+            f'stroke-dasharray="{dashes or "none"}"/>'
+        )
         found.append(f'<text x="{x + 30}" y="{y}">{text}</text>')
     return found

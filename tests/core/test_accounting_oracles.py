@@ -1,8 +1,7 @@
 """dp-accounting and OpenDP agree with our rho and epsilon to 1e-3.
 
-Neither is in the lock: dp-accounting 0.6 holds attrs below 24 while the lock has 26, and OpenDP is
-large. In an environment that has both (numpy, pydantic, pytest and hypothesis beside them) the
-first three tests compare with the libraries; the last two compare with what they answered.
+dp-accounting is in the lock; OpenDP is large and an extra (`make oracles-env`), without which its
+test skips. The last two compare with what the libraries answered.
 """
 
 import math
@@ -36,7 +35,7 @@ def gaussian_epsilon(l2sq, sigma2, releases):
 
 
 def library(name):
-    return pytest.importorskip(name, reason=f"{name} is not in the lock; see the module's text")
+    return pytest.importorskip(name, reason=f"{name} is not installed; run `make oracles-env`")
 
 
 def rdp_epsilon(event, releases):
