@@ -102,6 +102,8 @@ def association(
     )
     if not opened.is_established:
         opened.kill() if opened.is_alive() else None
+        if opened.dul.socket is not None and opened.dul.socket.socket is not None:
+            opened.dul.socket.socket.close()  # pynetdicom forgets it when TLS fails late
         why = "rejected the association" if opened.is_rejected else "does not answer"
         raise DestinationUnavailableError(f"the DICOM node {why}")
     try:
