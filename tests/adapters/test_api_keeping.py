@@ -8,7 +8,7 @@ from bedside_core.access import Action, Actor, Role
 from bedside_core.erasure import check_entry, parse_certificate
 from bedside_core.evidence.proof import parse_proof
 from bedside_core.retention import DAY_MS, RetentionRules
-from bedside_edge.services.keeping import Keeping
+from bedside_edge.services.keeping import Keeping, sweep_permitted
 from bedside_edge.services.retention import RetentionService
 from support.erasing import fill, open_at
 from support.fake_clock import FakeClock
@@ -113,6 +113,17 @@ def test_a_sweep_is_planned_and_run(box):
     assert (plan["goes"], plan["studies"]) == (1, [])
     assert box.client.post("/api/v1/retention:run").json() == {"erased": 1}
     assert box.client.get(f"/api/v1/studies/{study}/erasure").status_code == 404
+
+
+def test_the_shipped_policy_lets_the_box_sweep_an_officer_erase_and_no_token(box):
+    study = fill(box.state)
+    assert sweep_permitted(box.http.governance.gate, study)
+    box.http.peer = Actor(actor_id="token:1", name="token", actions=frozenset(Action))
+    assert box.client.get(f"/api/v1/studies/{study}/erasure").status_code == 200
+    refused = box.client.request("DELETE", f"/api/v1/studies/{study}")
+    assert refused.json()["type"] == "urn:bedside:error:not-permitted"
+    assert len(box.state.studies.instances(study)) == 2
+    assert box.state.erasure.erasures() == []
 
 
 def test_nobody_else_may_erase_hold_or_sweep(box):

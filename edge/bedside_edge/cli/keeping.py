@@ -1,7 +1,8 @@
 """`bedside-edge erase`, `hold` and `retention`: what goes for good, what must stay, and why.
 
 Without `--url` the commands open the state folder themselves, which works while no box has it
-open; with `--url` they ask the running box, which takes the token of a privacy officer.
+open; with `--url` they ask the running box, with a token that may manage consent or policy. The
+shipped policy lets a person erase over the network and no token: a token plans, lists and sweeps.
 """
 
 import json
