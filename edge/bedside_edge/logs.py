@@ -56,6 +56,8 @@ FIELDS = (
     "check",
     "setting",
     "signal",
+    "use",
+    "revision",
 )
 
 _PLAIN_WORD = re.compile(r"[A-Za-z0-9_.:/{}+#-]{0,96}")

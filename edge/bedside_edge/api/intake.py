@@ -12,6 +12,7 @@ from bedside_core.errors import (
     DiskFullError,
     InvalidUidError,
     NotDicomError,
+    NotPermittedError,
     SopClassMismatchError,
     TooLargeError,
 )
@@ -21,6 +22,7 @@ from bedside_edge.ports import Arrival, Filed, Filing, Header, Way
 # PS3.7 annex C and PS3.18 table 10.5.3-1, Failure Reason (0008,1197)
 _REASONS = {
     DiskFullError.code: 0xA700,  # refused: out of resources
+    NotPermittedError.code: 0x0124,  # refused: not authorised
     SopClassMismatchError.code: 0xA900,  # data set does not match
     NotDicomError.code: 0xC000,  # cannot understand
     InvalidUidError.code: 0xC000,

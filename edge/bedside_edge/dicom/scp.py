@@ -13,6 +13,7 @@ from bedside_core.errors import (
     DiskFullError,
     InvalidUidError,
     NotDicomError,
+    NotPermittedError,
     QueueFullError,
     SopClassMismatchError,
     StoreUnavailableError,
@@ -36,6 +37,7 @@ STATUS_OF_ERROR: tuple[tuple[type[BedsideError], Status], ...] = (
     (SopClassMismatchError, Status.DATA_SET_MISMATCH),
     (InvalidUidError, Status.CANNOT_UNDERSTAND),
     (NotDicomError, Status.CANNOT_UNDERSTAND),
+    (NotPermittedError, Status.NOT_AUTHORISED),
 )
 Observe = Callable[[str], None]
 
