@@ -4,10 +4,11 @@
 ledger is found when it is read.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 from bedside_core.accounting import Budget, charge_all
 from bedside_core.errors import InvalidEntryError
@@ -25,6 +26,9 @@ from bedside_core.ledger.entries import (
     Voided,
     Witnessed,
 )
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
 
 
 class Status(StrEnum):
@@ -116,10 +120,28 @@ def fold(entries: Iterable[Entry], start: Ledger | None = None) -> Ledger:
         InvalidEntryError: an entry that no rule of this module would have written.
         BudgetExhaustedError: a reservation over its cap, which the rules never write.
     """
-    ledger = start or Ledger()
+    ledger = _with_maps(start or Ledger(), dict)  # its own, so that entries need no copies
     for entry in entries:
         ledger = apply(ledger, entry)
-    return ledger
+    return _with_maps(ledger, MappingProxyType)
+
+
+def _with_maps(ledger: Ledger, kind: Callable[[Mapping[Any, Any]], Mapping[Any, Any]]) -> Ledger:
+    return replace(
+        ledger,
+        epochs=kind(ledger.epochs),
+        spent=kind(ledger.spent),
+        charges=kind(ledger.charges),
+        unwitnessed=kind(ledger.unwitnessed),
+    )
+
+
+def _put(held: Mapping[Key, Value], more: Mapping[Key, Value]) -> Mapping[Key, Value]:
+    """Return `held` with `more`: changed in place while `fold` owns it, else a new view."""
+    if isinstance(held, dict):
+        held.update(more)
+        return held
+    return MappingProxyType({**held, **more})
 
 
 def apply(ledger: Ledger, entry: Entry) -> Ledger:
@@ -134,8 +156,8 @@ def apply(ledger: Ledger, entry: Entry) -> Ledger:
             return _apply_opened(ledger, entry)
         case EpochClosed():
             epoch = _open_epoch(ledger, entry.dataset, entry.number)
-            closed = {**ledger.epochs, entry.dataset: replace(epoch, closed=True)}
-            return replace(ledger, epochs=MappingProxyType(closed))
+            closed = {entry.dataset: replace(epoch, closed=True)}
+            return replace(ledger, epochs=_put(ledger.epochs, closed))
         case Reserved():
             return _apply_reserved(ledger, entry)
         case Finished():
@@ -166,7 +188,7 @@ def _apply_opened(ledger: Ledger, entry: EpochOpened) -> Ledger:
     if not follows or not apart or entry.starts >= entry.ends:
         raise InvalidEntryError("epochs follow one another, closed first, and never overlap")
     epoch = Epoch(number=entry.number, starts=entry.starts, ends=entry.ends, opened=entry.at)
-    return replace(ledger, epochs=MappingProxyType({**ledger.epochs, entry.dataset: epoch}))
+    return replace(ledger, epochs=_put(ledger.epochs, {entry.dataset: epoch}))
 
 
 def _apply_reserved(ledger: Ledger, entry: Reserved) -> Ledger:
@@ -175,10 +197,12 @@ def _apply_reserved(ledger: Ledger, entry: Reserved) -> Ledger:
     _open_epoch(ledger, entry.dataset, entry.epoch)
     scopes = scopes_of(entry)
     after = charge_all([ledger.budget(scope) for scope in scopes], entry.cost)
-    spent = {**ledger.spent, **{s: b.spent for s, b in zip(scopes, after, strict=True)}}
-    unseen = {**ledger.unwitnessed}
-    unseen[scopes[0]] = unseen.get(scopes[0], 0) + entry.cost
-    ledger = replace(ledger, spent=MappingProxyType(spent), unwitnessed=MappingProxyType(unseen))
+    unseen = ledger.unwitnessed.get(scopes[0], 0) + entry.cost
+    ledger = replace(
+        ledger,
+        spent=_put(ledger.spent, {s: b.spent for s, b in zip(scopes, after, strict=True)}),
+        unwitnessed=_put(ledger.unwitnessed, {scopes[0]: unseen}),
+    )
     return _with_charge(ledger, Charge(reserved=entry))
 
 
@@ -195,15 +219,13 @@ def _apply_burned(ledger: Ledger, entry: Burned) -> Ledger:
     scope, lifetime = epoch_scope(entry.dataset, entry.epoch), ScopeKind.LIFETIME
     whole = Scope(lifetime, entry.dataset)
     left = min(ledger.budget(scope).left, ledger.budget(whole).left)
-    spent = {**ledger.spent}
-    spent[scope] = ledger.budget(scope).cap
-    spent[whole] = spent.get(whole, 0) + left
-    return replace(ledger, spent=MappingProxyType(spent))
+    spent = {scope: ledger.budget(scope).cap, whole: ledger.spent.get(whole, 0) + left}
+    return replace(ledger, spent=_put(ledger.spent, spent))
 
 
 def _with_charge(ledger: Ledger, charge: Charge) -> Ledger:
-    charges = {**ledger.charges, charge.reserved.fingerprint: charge}
-    return replace(ledger, charges=MappingProxyType(charges))
+    put = {charge.reserved.fingerprint: charge}
+    return replace(ledger, charges=_put(ledger.charges, put))
 
 
 def _charge(ledger: Ledger, fingerprint: str) -> Charge:
