@@ -48,7 +48,7 @@ def access_router(services: Services, waiting: WorkPool) -> APIRouter:
 
 
 def _add_login(router: APIRouter, services: Services, waiting: WorkPool) -> None:
-    access = services.access
+    access, offered = services.access, services.sign_on is not None
 
     @router.get("/login")
     async def login_page(
@@ -59,7 +59,9 @@ def _add_login(router: APIRouter, services: Services, waiting: WorkPool) -> None
         if person(request) is not None:
             return RedirectResponse(safe_next(next), 303)
         told = done if done in _DONE else ""
-        return site().page(request, "login.html", next=safe_next(next), done=told, wrong="")
+        return site().page(
+            request, "login.html", next=safe_next(next), done=told, wrong="", sign_on=offered
+        )
 
     @router.post("/login")
     async def login(request: Request) -> Response:
@@ -73,7 +75,7 @@ def _add_login(router: APIRouter, services: Services, waiting: WorkPool) -> None
                 address_of(request),
             )
         except (UnauthenticatedError, TooManyAttemptsError, QueueFullError) as error:
-            return _again(request, "login.html", error, next=wanted, done="")
+            return _again(request, "login.html", error, next=wanted, done="", sign_on=offered)
         answer = RedirectResponse(wanted, 303)
         set_cookie(answer, request, session)
         return answer
