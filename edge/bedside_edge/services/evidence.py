@@ -59,9 +59,10 @@ class EvidenceService:
 
     def stop(self) -> None:
         """Say that the box stops, and sign everything up to here."""
+        if self._thread.ident is None:
+            return  # it never started: there is nothing to say
         self._loop.stop()
-        if self._thread.ident is not None:
-            self._thread.join()
+        self._thread.join()
         try:
             self.log.append(Event(kind=Kind.ADMIN, actor=BOX, refs={"what": "stopped"}))
             self.log.checkpoint()
