@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from bedside_core.errors import BedsideError
 from bedside_core.evidence.entry import Kind
 from bedside_core.evidence.note import NoteSignature
 from bedside_core.evidence.proof import parse_proof
+from bedside_edge.cli import cli
 from bedside_edge.ports.evidence import Event
 from support import evidence_child
-from support.evidence_log import HUB_ED, HUB_ML, STRANGER
+from support.evidence_log import HUB_ED, HUB_ML, LOG_ED, STRANGER
 from support.repository import ROOT
 
 VERIFIER = ROOT / "docs" / "verify_tlog_proof.py"
@@ -23,16 +26,25 @@ _STRANGERS = {"openvino", "onnxruntime", "pydicom", "pynetdicom", "highdicom", "
 
 
 def run(*words: object, code: int = 0) -> str:
-    """Run the command in a process of its own; return what it printed."""
+    """Run the command as `main` does; return what it printed and said."""
+    done = CliRunner().invoke(cli, ["evidence", *map(str, words)], standalone_mode=False)
+    error, told = done.exception, done.output
+    if isinstance(error, BedsideError):
+        assert error.exit_code == code, error
+        return f"{told}{error} [{error.code}]"
+    assert error is None or isinstance(error, SystemExit), error
+    assert code == 0, told
+    return told
+
+
+def test_the_exit_status_of_a_process_is_that_of_the_error(proof, tmp_path):
+    other = tmp_path / "other.vkeys"
+    other.write_text(f"{LOG_ED.key.text}\n")
+    command = [sys.executable, "-m", "bedside_edge", "evidence", "verify", str(proof)]
     done = subprocess.run(
-        [sys.executable, "-m", "bedside_edge", "evidence", *map(str, words)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
+        [*command, "--vkey", str(other)], capture_output=True, text=True, check=False, timeout=60
     )
-    assert done.returncode == code, done.stdout + done.stderr
-    return done.stdout + (done.stderr if code else "")
+    assert (done.returncode, "[wrong-origin]" in done.stderr) == (3, True), done.stderr
 
 
 @pytest.fixture(scope="module")
