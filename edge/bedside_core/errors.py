@@ -387,6 +387,13 @@ class PatientMismatchError(RefusedError):
     status = 409
 
 
+class IdentityProviderError(UnavailableError):
+    """The identity provider does not answer, or not as it should; local accounts still log in."""
+
+    code = "identity-provider"
+    status = 502
+
+
 class BudgetExhaustedError(RefusedError):
     """The privacy budget has too little left for this release."""
 
@@ -544,6 +551,20 @@ class UnauthenticatedError(RefusedError):
 
     code = "unauthenticated"
     status = 401
+
+
+class InvalidIdTokenError(RefusedError):
+    """A log-in through the identity provider does not hold: state, code, browser or ID token."""
+
+    code = "invalid-id-token"
+    status = 403
+
+
+class NoRoleError(RefusedError):
+    """The identity provider knows the person, but no group of theirs is a role on this box."""
+
+    code = "no-role"
+    status = 403
 
 
 class ForbiddenError(RefusedError):

@@ -63,6 +63,7 @@ from bedside_edge.wiring import (
     load_grading,
     load_model,
     load_rules,
+    load_sign_on,
     model_service,
     policy_service,
 )
@@ -125,6 +126,9 @@ class Box:
             max_object_bytes=config.dicom.max_object_bytes,
             grade=self.grading.grade,
             permit=self.gate.receive,
+        )
+        self.sign_on = load_sign_on(
+            config.oidc, self.state.oidc, self.access, self.clock, self.random
         )
         self.http_tls, self.dicom_tls = _server_tls(config.http), _server_tls(config.dicom)
         self.scp = StorageScp(
@@ -195,6 +199,7 @@ class Box:
             health=Health(self),
             clock=self.clock,
             random=self.random,
+            sign_on=self.sign_on,
         )
 
     def start(self) -> int:

@@ -192,6 +192,56 @@ class Access(_Section):
     )
 
 
+_PROVIDER_URL = r"^(https://[^\s?#]+|http://(127\.0\.0\.1|localhost)(:[0-9]+)?[^\s?#]*)?$"
+
+
+class Oidc(_Section):
+    """Single sign-on through the hospital's identity provider (OpenID Connect)."""
+
+    issuer: str = Field(
+        default="",
+        pattern=_PROVIDER_URL,
+        description="The provider's issuer, exactly as it names itself; empty: no single sign-on",
+    )
+    client_id: str = Field(default="", max_length=255, description="What the box is to it")
+    client_secret_file: str = Field(
+        default="", description="File with the client secret; empty for a public client"
+    )
+    ca_file: str = Field(
+        default="", description="PEM file of the authority to trust; empty trusts the system's"
+    )
+    public_url: str = Field(
+        default="",
+        pattern=_PROVIDER_URL,
+        description="How browsers call the box; the way back is `/login/oidc/callback` below it",
+    )
+    scopes: list[Annotated[str, Field(pattern=r"^[!#-\[\]-~]{1,64}$")]] = Field(
+        default=["openid", "profile"], description="Scopes asked for; `openid` among them"
+    )
+    algorithms: list[Literal["RS256", "ES256", "EdDSA"]] = Field(
+        default=["RS256", "ES256", "EdDSA"],
+        min_length=1,
+        description="Signatures of ID tokens that count",
+    )
+    roles_claim: str = Field(
+        default="groups", description="Claim with the person's groups; dots go into objects"
+    )
+    roles: dict[
+        Literal["radiologist", "privacy-officer", "auditor", "vendor"], list[str]
+    ] = Field(
+        default={},
+        description="Groups that are a role here; administrators are local accounts only",
+    )
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Self:
+        if self.issuer and not (self.client_id and self.public_url and self.roles):
+            raise ValueError("single sign-on needs client_id, public_url and roles")
+        if "openid" not in self.scopes:
+            raise ValueError("the scope openid is what makes it OpenID Connect")
+        return self
+
+
 class DicomPeer(_Section):
     """A node that may call the receiver: title and address must both fit."""
 
@@ -510,6 +560,7 @@ class Config(_Section):
     state: State = State()
     http: Http = Http()
     access: Access = Access()
+    oidc: Oidc = Oidc()
     clients: dict[ClientName, Client] = Field(
         default={},
         description="Table per system that is known by its certificate (`http.client_auth`)",

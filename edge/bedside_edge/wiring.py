@@ -17,17 +17,23 @@ from bedside_core.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from bedside_core.profile import EngineChoice, LoadedProfile, choose, parse_profile
 from bedside_core.routing import Rules, default_rules, parse_rules
 from bedside_edge.config import Model as ModelSettings
+from bedside_edge.config import Oidc as OidcSettings
 from bedside_edge.config import Policy as PolicySettings
 from bedside_edge.config import Routing as RoutingSettings
 from bedside_edge.dicom.read import PydicomReader
 from bedside_edge.engine.opening import Opened, load_profiles, open_engine
 from bedside_edge.engine.package import Package, open_package
 from bedside_edge.engine.probe import probe
-from bedside_edge.ports import Clock
+from bedside_edge.ports import Clock, RandomBytes
+from bedside_edge.ports.oidc import SubjectLinks
 from bedside_edge.ports.policy import PolicyStore
+from bedside_edge.services.access import AccessService
 from bedside_edge.services.analysis import AnalysisService, Model
 from bedside_edge.services.models import ModelId, ModelService
+from bedside_edge.services.oidc import OidcSettings as SignOnSettings
+from bedside_edge.services.oidc import SingleSignOn, role_table
 from bedside_edge.services.policies import PolicyService
+from bedside_edge.system.oidc_http import HttpProvider
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.policy_cedar import CedarPolicy, shipped_document, shipped_grading
 from bedside_edge.system.policy_keys import FOLDER as KEY_FOLDER
@@ -235,6 +241,35 @@ def served_manifest(settings: ModelSettings) -> Manifest:
         return parse_manifest((folder / MANIFEST_NAME).read_bytes())
     except OSError as cause:
         raise InvalidPackageError("the package has no readable manifest") from cause
+
+
+def load_sign_on(
+    settings: OidcSettings,
+    links: SubjectLinks,
+    access: AccessService,
+    clock: Clock,
+    random: RandomBytes,
+) -> SingleSignOn | None:
+    """Return the way in through the identity provider; None where none is configured.
+
+    The provider is not called: a box starts without it.
+
+    Raises:
+        InvalidConfigError: a file of the settings cannot be read.
+    """
+    if not settings.issuer:
+        return None
+    value = SignOnSettings(
+        issuer=settings.issuer,
+        client_id=settings.client_id,
+        public_url=settings.public_url,
+        scopes=tuple(settings.scopes),
+        algorithms=tuple(settings.algorithms),
+        roles_claim=settings.roles_claim,
+        roles=role_table(settings.roles),
+    )
+    provider = HttpProvider(settings.client_id, settings.client_secret_file, settings.ca_file)
+    return SingleSignOn(value, provider, links, access, clock, random)
 
 
 def known_manifests(settings: ModelSettings) -> dict[str, Manifest]:

@@ -27,6 +27,8 @@ OPEN: Final = frozenset(
         "/api/v1/login",
         "/api/v1/setup",
         "/login",
+        "/login/oidc",
+        "/login/oidc/callback",
         "/setup",
         "/static/{name}",
         "/language/{code}",

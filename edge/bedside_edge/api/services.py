@@ -35,6 +35,7 @@ from bedside_edge.services.gate import Gate
 from bedside_edge.services.grading import GradingService
 from bedside_edge.services.holdings import Holdings
 from bedside_edge.services.keeping import Keeping
+from bedside_edge.services.oidc import SingleSignOn
 from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.policies import PolicyService
 from bedside_edge.services.publish import PublishService
@@ -390,3 +391,4 @@ class Services:
     health: Health
     clock: Clock
     random: RandomBytes
+    sign_on: SingleSignOn | None = None  # through an identity provider, where one is configured

@@ -35,6 +35,7 @@ from bedside_edge.store.holdings import SqliteHoldings
 from bedside_edge.store.holds import SqliteHolds
 from bedside_edge.store.jobs import SqliteJobs
 from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
+from bedside_edge.store.oidc import SqliteSubjectLinks
 from bedside_edge.store.outputs import SqliteOutputs
 from bedside_edge.store.requests import SqliteRequests
 from bedside_edge.store.reslot import claim_slots, move_into_slots
@@ -78,6 +79,7 @@ class State:
     governance: SqliteGovernance
     holdings: SqliteHoldings
     workitems: SqliteWorkitems
+    oidc: SqliteSubjectLinks
     work_rows: SqliteWorkRows
     keys: KeyStore
     slots: FileSlots
@@ -212,6 +214,7 @@ def open_state(
         governance=SqliteGovernance(database, studies, subjects, record, minor_years),
         work_rows=SqliteWorkRows(database, study_keys.of),
         holdings=SqliteHoldings(database, study_keys, studies, outputs),
+        oidc=SqliteSubjectLinks(database, record),
         workitems=SqliteWorkitems(database, keys, study_keys.of, random, record),
         keys=keys,
         slots=slots,
