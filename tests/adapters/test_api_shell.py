@@ -74,7 +74,6 @@ def test_no_other_site_may_read_an_answer(box):
     [
         ("GET", "/nowhere", 404, "not-found"),
         ("DELETE", "/api/v1/jobs", 405, "method-not-allowed"),
-        ("GET", "/dicom-web/studies", 405, "method-not-allowed"),
         ("GET", "/api/v1/studies:analyze", 405, "method-not-allowed"),
         ("GET", "/api/v1/jobs?limit=x", 422, "invalid-request"),
         ("GET", "/api/v1/jobs/none", 404, "not-found"),
