@@ -5,7 +5,6 @@ and forgotten, so memory holds one vector per core, whatever the number of boxes
 compared with the plain one: a simulation that is not exact fails.
 """
 
-import os
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +32,7 @@ from bedside_sync.secagg.manifest import (
 from bedside_sync.secagg.prg import Words, word_type
 from bedside_sync.secagg.report import Report, make_report, open_envelope
 from bedside_sync.secagg.roster import Administrator, Member, Root, Roster
+from bedside_sync.system.random_os import random_bytes, random_long_words
 
 _SENSITIVITY2: Final = 4180
 _MULTIPLIER: Final = Fraction(2)
@@ -169,7 +169,7 @@ def simulate(
 def _world(
     boxes: int, words: int, helpers: int, missing: int, ring: int, noise: bool
 ) -> tuple[_World, dict[str, bytes]]:
-    keys = {f"box-{n:05d}": os.urandom(32) for n in range(boxes)}
+    keys = {f"box-{n:05d}": random_bytes(32) for n in range(boxes)}
     members = {
         name: Member(
             box=name,
@@ -181,13 +181,13 @@ def _world(
         for name, seed in keys.items()
     }
     admins = {
-        name: Administrator(organisation=name, key=_public(os.urandom(32)).raw.hex())
+        name: Administrator(organisation=name, key=_public(random_bytes(32)).raw.hex())
         for name in ("one", "two")
     }
     root = Root(consortium="simulated", administrators=admins)
     roster = Roster(root=root, head=bytes(32), size=boxes, members=members, gone=frozenset())
     chosen = list(keys)[:helpers]
-    round_keys = {name: os.urandom(32) for name in chosen}
+    round_keys = {name: random_bytes(32) for name in chosen}
     least = max(3, boxes // 2)
     manifest = Manifest(
         round="simulated",
@@ -253,7 +253,7 @@ def _run_shard(names: list[str]) -> _Shard:
     for name in names:
         noisy = np.full(manifest.length, int(name[4:]) % 1000 - 500, np.int64)
         if world.noise:
-            drawn = draw_noise(manifest.sigma2, manifest.length, _words)
+            drawn = draw_noise(manifest.sigma2, manifest.length, random_long_words)
             square += float(np.dot(drawn, drawn))
             noisy += drawn
         plain += noisy
@@ -262,7 +262,7 @@ def _run_shard(names: list[str]) -> _Shard:
             manifest,
             box=name,
             noisy=noisy,
-            seeds=[os.urandom(32) for _ in manifest.subsets],
+            seeds=[random_bytes(32) for _ in manifest.subsets],
             code=bytes(32),
             sign=Ed25519PrivateKey.from_private_bytes(world.keys[name]).sign,
         )
@@ -284,10 +284,6 @@ def _run_shard(names: list[str]) -> _Shard:
         add_s=add_s,
         upload=upload,
     )
-
-
-def _words(count: int) -> "np.ndarray[tuple[int], np.dtype[np.uint64]]":
-    return np.frombuffer(os.urandom(8 * count), np.uint64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

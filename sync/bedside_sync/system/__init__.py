@@ -1,0 +1,1 @@
+"""What the sync side takes from the machine, one module each."""
