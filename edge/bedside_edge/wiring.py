@@ -266,7 +266,7 @@ def load_sign_on(
         scopes=tuple(settings.scopes),
         algorithms=tuple(settings.algorithms),
         roles_claim=settings.roles_claim,
-        roles=role_table(settings.roles),
+        roles=role_table(settings.roles.items()),
     )
     provider = HttpProvider(settings.client_id, settings.client_secret_file, settings.ca_file)
     return SingleSignOn(value, provider, links, access, clock, random)

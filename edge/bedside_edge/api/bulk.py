@@ -10,6 +10,7 @@ ASGI way in body.py.
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
+from typing import Any
 
 from starlette.types import Receive
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -73,7 +74,8 @@ class BulkProtocol(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         """Say in the scope that this connection can do it."""
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: {}, **self._peer}
+        offered: dict[str, Any] = {EXTENSION: {}, **self._peer}
+        self.scope["extensions"] = offered
         self._in_head, self._head_seen = True, 0
         self._time_head()
 

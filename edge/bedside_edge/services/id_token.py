@@ -100,9 +100,7 @@ def _key(keys: Mapping[str, Any], algorithm: str, kid: object) -> Key:
     return key
 
 
-def _check(
-    claims: Mapping[str, Any], issuer: str, client_id: str, nonce: str, now_s: int
-) -> None:
+def _check(claims: Mapping[str, Any], issuer: str, client_id: str, nonce: str, now_s: int) -> None:
     audience = claims.get("aud")
     audiences = audience if isinstance(audience, list) else [audience]
     if claims.get("iss") != issuer:
@@ -111,12 +109,12 @@ def _check(
         raise InvalidIdTokenError("the ID token is for another client")
     if len(audiences) > 1 and "azp" not in claims:
         raise InvalidIdTokenError("the ID token is for several clients and names none")
-    expires, issued, begins = (claims.get(name) for name in ("exp", "iat", "nbf"))
-    if not _number(expires) or now_s >= expires + _LEEWAY_S:
+    expires, issued, begins = (_seconds(claims.get(name)) for name in ("exp", "iat", "nbf"))
+    if expires is None or now_s >= expires + _LEEWAY_S:
         raise InvalidIdTokenError("the ID token has expired")
-    if not _number(issued) or not -_OLDEST_S <= issued - now_s <= _LEEWAY_S:
+    if issued is None or not -_OLDEST_S <= issued - now_s <= _LEEWAY_S:
         raise InvalidIdTokenError("the ID token was not issued now")
-    if begins is not None and (not _number(begins) or begins > now_s + _LEEWAY_S):
+    if "nbf" in claims and (begins is None or begins > now_s + _LEEWAY_S):
         raise InvalidIdTokenError("the ID token does not count yet")
     if claims.get("nonce") != nonce or not nonce:
         raise InvalidIdTokenError("the ID token does not answer this log-in")
@@ -125,5 +123,8 @@ def _check(
         raise InvalidIdTokenError("the ID token names nobody")
 
 
-def _number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+def _seconds(value: object) -> float | None:
+    """Return a NumericDate; None for anything else, so that it never passes for a time."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    return None

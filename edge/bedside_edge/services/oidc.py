@@ -13,7 +13,7 @@ import logging
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlencode, urlsplit
@@ -316,6 +316,6 @@ def _hash(text: str) -> bytes:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
 
 
-def role_table(named: Mapping[str, Sequence[str]]) -> dict[Role, frozenset[str]]:
+def role_table(named: Iterable[tuple[str, Sequence[str]]]) -> dict[Role, frozenset[str]]:
     """Return the mapping of the settings as values."""
-    return {Role(role): frozenset(groups) for role, groups in named.items()}
+    return {Role(role): frozenset(groups) for role, groups in named}
