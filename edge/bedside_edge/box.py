@@ -57,7 +57,7 @@ from bedside_edge.system.malloc_glibc import keep_freed_memory
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.random_os import OsRandom
 from bedside_edge.system.tls_openssl import ServerTls
-from bedside_edge.web.pages import pages_router
+from bedside_edge.web.pages import error_page, pages_router
 from bedside_edge.wiring import (
     Loaded,
     load_grading,
@@ -376,6 +376,7 @@ async def _serve(box: Box, ready_file: Path | None) -> None:
         inference_workers=box.loaded.opened.plan.streams,
         metrics=box.metrics,
         pages=pages_router,
+        error_page=error_page,
         actor_from_scope=CertificateActors(box.config.clients) if box.config.clients else None,
     )
     addresses: dict[str, object] = {}

@@ -205,6 +205,24 @@ def test_an_error_is_a_page_with_words_and_its_code(box):
     assert "There is nothing at this address" in part.text
 
 
+def test_errors_outside_of_pages_are_pages_too_for_a_person_and_problems_for_a_program(box):
+    cookie = log_in(box, "vendor", (Role.VENDOR,))
+    refused = get(box, "/", cookie)
+    assert (refused.status_code, "may not do this" in refused.text) == (403, True)
+    assert 'class="brand" href="/models"' in refused.text
+    assert "There is nothing at this address" in get(box, "/nowhere", cookie).text
+    stale = post(box, "/account/password", {"csrf": "x"}, Cookie=cookie, **PAGE)
+    assert "did not come from a page of this box" in stale.text
+    program = box.client.get("/api/v1/jobs/none", headers={"Cookie": cookie, **PAGE})
+    assert program.headers["content-type"] == "application/problem+json"
+
+
+def test_one_begins_where_one_may(box):
+    account(box, "auditor", Role.AUDITOR)
+    sent = {"login": "auditor", "password": PASSWORD, "next": "/"}
+    assert post(box, "/login", sent).headers["location"] == "/models"
+
+
 def test_the_model_card_is_shown_and_nothing_in_it_is_markup(box):
     text = "# Card\n<script>alert(1)</script>\n\n[x](javascript:alert(1))\n\n![ROC](roc.png)\n"
     text += "\n| a | b |\n|--:|---|\n| 1 | 2 |\n"

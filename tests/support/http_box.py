@@ -39,7 +39,7 @@ from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
 from bedside_edge.services.workitems import WorkitemService
 from bedside_edge.services.worklist import WorklistService
-from bedside_edge.web.pages import pages_router
+from bedside_edge.web.pages import error_page, pages_router
 from support.asgi_client import AsgiClient
 from support.fake_clock import FakeClock
 from support.fake_engine import TINY_IO, FakeEngine
@@ -399,6 +399,7 @@ class HttpBox:
             inference_workers=2,
             metrics=self.metrics,
             pages=pages_router,
+            error_page=error_page,
             actor_from_scope=lambda _: self.peer,
         )
         self.client = AsgiClient(self.app, HERE)

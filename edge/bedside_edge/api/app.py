@@ -50,7 +50,7 @@ from bedside_edge.api.routes_v2 import v2_router
 from bedside_edge.api.routes_wado import wado_router
 from bedside_edge.api.routes_worklist import worklist_router
 from bedside_edge.api.services import Services
-from bedside_edge.api.shell import HotRoute, Shell
+from bedside_edge.api.shell import ErrorPage, HotRoute, Shell, in_browser
 from bedside_edge.config import Http
 
 Pages = Callable[[Services, WorkPool, WorkPool], APIRouter]
@@ -86,6 +86,7 @@ def create_app(
     metrics: Metrics | None = None,
     pages: Pages | None = None,
     actor_from_scope: ActorFromScope | None = None,
+    error_page: ErrorPage | None = None,
 ) -> FastAPI:
     """Return the application over the given services.
 
@@ -96,6 +97,7 @@ def create_app(
         metrics: where it counts; handed in when others count there too.
         actor_from_scope: what the transport knows of its peer, where it knows something.
         pages: makes the routes for people from the services and two pools: rows, and waiting.
+        error_page: makes the answer to an error that a person sees.
     """
     settings, metrics = settings or Http(), metrics or Metrics()
     storage = WorkPool("storage", settings.storage_threads)
@@ -166,8 +168,10 @@ def create_app(
         random=services.random,
         stopping=stops,
         names=settings.names,
+        error_page=error_page,
     )
     app.state.stop = stops.begin
+    app.state.error_page = error_page
     plain = app.openapi
     app.openapi = lambda: document(plain())  # type: ignore[method-assign]
     return app
@@ -262,6 +266,9 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
         405: MethodNotAllowedError("the resource does not answer this method"),
     }
     ours = known.get(status, InvalidInputError("the request cannot be read"))
+    page: ErrorPage | None = getattr(request.app.state, "error_page", None)
+    if page is not None and in_browser(request.scope, dict(request.headers.raw)):
+        return _response(page(request.scope, ours), allowed)
     return _response(error_reply(ours, request.url.path, _request_id(request)), allowed)
 
 

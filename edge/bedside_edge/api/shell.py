@@ -40,6 +40,8 @@ log = logging.getLogger(__name__)
 
 Handler = Callable[[Request], Awaitable[Reply]]
 
+ErrorPage = Callable[[Scope, BedsideError], Reply]  # for people; programs get a problem
+
 UNMATCHED = "unmatched"
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _MAX_PLAIN_BODY = 4 << 20  # bytes of a request that is no upload: a few fields of JSON
@@ -131,7 +133,9 @@ class Shell:
         random: RandomBytes,
         stopping: Callable[[], bool],
         names: Iterable[str] = (),
+        error_page: ErrorPage | None = None,
     ) -> None:
+        self._error_page = error_page
         self._app, self._hot, self._doors, self._authenticator = app, hot, doors, authenticator
         self._metrics, self._random, self._stopping = metrics, random, stopping
         self._names = frozenset(name.lower() for name in names)
@@ -234,6 +238,8 @@ class Shell:
         reply = error_reply(error, scope["path"], request_id)
         if isinstance(error, UnauthenticatedError):
             reply = _to_log_in(reply, scope, headers)
+        elif self._error_page and isinstance(error, BedsideError) and in_browser(scope, headers):
+            reply = self._error_page(scope, error)
         if not isinstance(error, BedsideError):
             log.error("unforeseen error", extra={"request": request_id}, exc_info=error)
         elif reply.status >= 500:
@@ -268,6 +274,11 @@ def check_origin(
             raise ForeignRequestError("Origin is another site")
     if headers.get(b"sec-fetch-site", b"none") not in _SAME_SITE and not navigates:
         raise ForeignRequestError("the request comes from another site")
+
+
+def in_browser(scope: Scope, headers: dict[bytes, bytes]) -> bool:
+    """Whether a person sees the answer: a page they asked for, or a form they sent."""
+    return wants_page({**scope, "method": "GET"}, headers)
 
 
 def _ours(host: str, names: frozenset[str]) -> bool:

@@ -1,8 +1,11 @@
 """Every page of the box as one router; `box` hands it to the application."""
 
-from fastapi import APIRouter
+from fastapi import APIRouter, Request
+from starlette.types import Scope
 
+from bedside_core.errors import BedsideError
 from bedside_edge.api.pool import WorkPool
+from bedside_edge.api.reply import Reply
 from bedside_edge.api.services import Services
 from bedside_edge.web.routes_access import access_router
 from bedside_edge.web.routes_models import models_router
@@ -11,6 +14,7 @@ from bedside_edge.web.routes_review import review_router
 from bedside_edge.web.routes_site import site_router
 from bedside_edge.web.routes_study import study_router
 from bedside_edge.web.routes_worklist import worklist_router
+from bedside_edge.web.site import site
 
 
 def pages_router(services: Services, storage: WorkPool, waiting: WorkPool) -> APIRouter:
@@ -30,3 +34,11 @@ def pages_router(services: Services, storage: WorkPool, waiting: WorkPool) -> AP
     router.include_router(review_router(services, storage))
     router.include_router(models_router(services, storage))
     return router
+
+
+def error_page(scope: Scope, error: BedsideError) -> Reply:
+    """Return what a person sees of an error that no page has turned into words."""
+    made = site().error(Request(scope), error)
+    headers = [(n, v) for n, v in made.raw_headers if n not in (b"content-length", b"content-type")]
+    kind = made.headers.get("content-type", "text/html; charset=utf-8").encode()
+    return Reply(status=made.status_code, body=bytes(made.body), content_type=kind, headers=headers)

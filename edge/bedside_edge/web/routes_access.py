@@ -23,7 +23,7 @@ from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.services import Services
 from bedside_edge.services.passwords import LONGEST, SHORTEST
 from bedside_edge.web.forms import form_of
-from bedside_edge.web.site import PageRoute, person, site
+from bedside_edge.web.site import PageRoute, person, site, start_of
 
 # what a person may be told about a log-in that failed: never whether the name exists
 _SAID: dict[type[BedsideError], str] = {
@@ -76,7 +76,7 @@ def _add_login(router: APIRouter, services: Services, waiting: WorkPool) -> None
             )
         except (UnauthenticatedError, TooManyAttemptsError, QueueFullError) as error:
             return _again(request, "login.html", error, next=wanted, done="", sign_on=offered)
-        answer = RedirectResponse(wanted, 303)
+        answer = RedirectResponse(start_of(session.actor) if wanted == "/" else wanted, 303)
         set_cookie(answer, request, session)
         return answer
 

@@ -97,6 +97,7 @@ class Site:
             day=people.date,
             person=lambda name: people.shown(name, words_of(request).language),
             navigation=[item for item in NAVIGATION if actor and actor.may(item.action)],
+            start=start_of(actor),
             may=lambda name: actor is not None and actor.may(Action(name)),
             **values,
         )
@@ -131,6 +132,13 @@ def person(request: Request) -> Actor | None:
     """Return who looks at the page, or None before log-in."""
     actor = getattr(request.state, "actor", None)
     return actor if isinstance(actor, Actor) else None
+
+
+def start_of(actor: Actor | None) -> str:
+    """Return the page an actor begins with: the first of the navigation they may see."""
+    if actor is None:
+        return "/"
+    return next((item.path for item in NAVIGATION if actor.may(item.action)), "/account")
 
 
 def csrf_of(request: Request) -> str:
