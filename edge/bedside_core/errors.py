@@ -288,6 +288,15 @@ class InvalidBackupError(InvalidInputError):
     code = "invalid-backup"
 
 
+class InvalidReleaseError(InvalidInputError):
+    """A release file cannot be read, or says what does not follow from its question and integers.
+
+    The number must not be used: ask the hospital for the file again.
+    """
+
+    code = "invalid-release"
+
+
 class InvalidCertificateError(InvalidInputError):
     """A deletion certificate cannot be read, or says something else than its log entry."""
 
@@ -475,6 +484,32 @@ class WitnessNeededError(UnavailableError):
     """Too much was spent since a witness last saw the privacy ledger; releases wait for it."""
 
     code = "witness-needed"
+
+
+class SealedError(UnavailableError):
+    """The box is sealed or shut down because of an incident: data is read-only, nothing runs."""
+
+    code = "sealed"
+
+
+class UnsealRefusedError(RefusedError):
+    """The state of the box changes only with the people, reason and green checks it takes."""
+
+    code = "unseal-refused"
+    status = 409
+
+
+class InvalidConsentError(InvalidInputError):
+    """A consent or notice lacks what it must hold, or cannot be read."""
+
+    code = "invalid-consent"
+    status = 422
+
+
+class BurnedInTextError(RefusedError):
+    """Text may stand in the pixels, or nobody can say that none does: it does not leave."""
+
+    code = "burned-in-text"
 
 
 # --- evidence --------------------------------------------------------------------------------
