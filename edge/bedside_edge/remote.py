@@ -1,6 +1,7 @@
 """What commands ask of a running box over HTTP, so that two changes never meet unseen."""
 
 import json
+import ssl
 from typing import Any
 
 import httpx
@@ -78,6 +79,11 @@ def change_model(url: str, name: str, part: str, body: Json | None, token: str) 
     return found
 
 
+def trusted(url: str) -> ssl.SSLContext | bool:
+    """Return whom to trust: the machine's authorities, or those SSL_CERT_FILE names."""
+    return ssl.create_default_context() if url.startswith("https:") else True
+
+
 def _ask(
     method: str,
     url: str,
@@ -92,7 +98,13 @@ def _ask(
         sent["Authorization"] = f"Bearer {token}"
     try:
         answer = httpx.request(
-            method, url + path, json=body, headers=sent, timeout=_TIMEOUT_S, trust_env=False
+            method,
+            url + path,
+            json=body,
+            headers=sent,
+            timeout=_TIMEOUT_S,
+            trust_env=False,
+            verify=trusted(url),
         )
         found = answer.json() if answer.content else {}
     except httpx.InvalidURL as cause:

@@ -1,11 +1,13 @@
 """TLS on a real box: HTTP with and without client certificates, DICOM with dcmtk's own TLS."""
 
 import hashlib
+import os
 import shutil
 import signal
 import socket
 import ssl
 import subprocess
+import sys
 import time
 
 import httpx
@@ -307,3 +309,55 @@ def called_archive(files, port):
             key_file=str(files.folder / "viewer.key"),
         ),
     )
+
+
+def test_a_box_for_other_machines_answers_by_its_names_only(files, tmp_path):
+    certificate, key = files.issue("ai-box.example")
+    tls = f'certificate_file = "{certificate}"\nkey_file = "{key}"'
+    settings = f"""
+[http]
+host = "0.0.0.0"
+names = ["ai-box.example"]
+{tls}
+[dicom]
+host = "0.0.0.0"
+[dicom.peers.ct]
+ae_title = "CT"
+addresses = ["127.0.0.0/8"]
+"""
+    with running_box(tmp_path, settings) as box:
+        port = box.url.rpartition(":")[2]
+        context = ssl.create_default_context(cafile=files.ca)
+        with httpx.Client(base_url=f"https://127.0.0.1:{port}", verify=context) as http:
+            for host, status in (
+                ("ai-box.example", 200),
+                (f"ai-box.example:{port}", 200),
+                (f"127.0.0.1:{port}", 200),
+                ("evil.example", 403),
+            ):
+                assert http.get("/livez", headers={"Host": host}).status_code == status, host
+        call = [sys.executable, "-m", "bedside_edge", "models", "list", "--url"]
+        done = subprocess.run(
+            [*call, f"https://127.0.0.1:{port}"],
+            env=os.environ | {"SSL_CERT_FILE": files.ca, "BEDSIDE_TOKEN": box.token},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        assert box.stop() == 0
+
+
+def test_an_unsecured_address_is_refused_with_the_reason(tmp_path):
+    (tmp_path / "bedside.toml").write_text('[http]\nhost = "0.0.0.0"\n')
+    call = [sys.executable, "-m", "bedside_edge", "serve", "--state", str(tmp_path / "state")]
+    done = subprocess.run(
+        [*call, "--config", str(tmp_path / "bedside.toml")],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 4
+    assert "certificate_file and key_file" in done.stderr

@@ -119,9 +119,13 @@ def retry_deliveries(
 def _client(url: str, token_file: Path | None) -> "Iterator[httpx.Client]":
     import httpx
 
+    from bedside_edge.remote import trusted
+
     token = read_token(token_file)
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with httpx.Client(base_url=url, headers=headers, timeout=30, trust_env=False) as client:
+    with httpx.Client(
+        base_url=url, headers=headers, timeout=30, trust_env=False, verify=trusted(url)
+    ) as client:
         yield client
 
 
