@@ -14,20 +14,26 @@ class AsgiClient:
 
     def __init__(self, app: FastAPI, base_url: str) -> None:
         self._app = app
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="asgi-client")
         self._lifespan = app.router.lifespan_context(app)
         transport = httpx.ASGITransport(app, raise_app_exceptions=True)
         self._client = httpx.AsyncClient(transport=transport, base_url=base_url)
 
     def __enter__(self) -> "AsgiClient":
+        # not before: a client that is made and never entered would leave its loop behind
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="asgi-client")
         self._thread.start()
         self.await_(self._lifespan.__aenter__())
         return self
 
     def __exit__(self, *raised: object) -> None:
-        self.await_(self._lifespan.__aexit__(None, None, None))
-        self.await_(self._client.aclose())
+        try:
+            self.await_(self._lifespan.__aexit__(None, None, None))
+            self.await_(self._client.aclose())
+        finally:
+            self._end()
+
+    def _end(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join()
         self._loop.close()
