@@ -153,6 +153,7 @@ def check_document(data: bytes, earlier: Sequence[Sequence[int]] | None = None) 
             wanted |= answer_part(prepared, values, around.night, earlier or ())
         else:
             wanted |= {name: found[name] for name in _ANSWER}
+        wanted = json.loads(canonical(wanted))  # plain types, as in a document that was read
     except (
         ArithmeticError,
         AttributeError,

@@ -21,7 +21,13 @@ from bedside_core.release_figures import figures
 from bedside_core.statistics.choice import Choice
 from bedside_core.statistics.measure import ChoiceLaw, GaussianLaw, Law
 from bedside_core.statistics.query import BOUND_HITS
-from bedside_core.statistics.reading import NOT_COVERED, Answer, Estimate, answer
+from bedside_core.statistics.reading import (
+    NOT_COVERED,
+    Answer,
+    Estimate,
+    answer,
+    estimate,
+)
 from bedside_core.statistics.running import running
 from bedside_core.statistics.spec import Weight
 
@@ -146,60 +152,43 @@ def answer_part(
         return _chosen(prepared.choice, prepared.choice_law, values)
     read = reading(prepared, values, night, earlier)
     cells = [
-        {"cell": cell, "value": value, "unit": unit} | estimate_part(read.count_like(place))
-        for place, (cell, value, unit) in enumerate(
-            zip(read.answer.query.cells, values, read.answer.query.units, strict=True)
+        {"cell": cell, "value": value, "unit": unit, "counts": step == 1}
+        | estimate_part(_cell(read, place, counts=step == 1))
+        for place, (cell, value, unit, step) in enumerate(
+            zip(read.query.cells, values, read.query.units, read.query.grid_steps(), strict=True)
         )
     ]
-    found = {name: estimate_part(one) for name, one in figures(read.answer).items()}
+    found = {name: estimate_part(one) for name, one in figures(read).items()}
     return {"cells": cells, "figures": found, "truncation": _truncation(read)}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Read:
-    """An answer ready to read."""
-
-    answer: Answer
-
-    def count_like(self, place: int) -> Estimate:
-        """Return a cell's estimate: counts are not below 0 where shown, sums are as they are."""
-        query = self.answer.query
-        cell = query.cells[place]
-        found = self.answer.count(cell)
-        if query.grid_steps()[place] == 1:
-            return found
-        width = self.answer.half_width / query.units[place]
-        value = self.answer.natural(cell)
-        return Estimate(
-            value=value,
-            shown=value,
-            low=value - width,
-            high=value + width,
-            relative=found.relative,
-            grey=found.grey,
-        )
+def _cell(read: Answer, place: int, *, counts: bool) -> Estimate:
+    """Return a cell's estimate: counts are not below 0 where shown, sums are as they are."""
+    cell = read.query.cells[place]
+    if counts:
+        return read.count(cell)
+    width, value = read.half_width / read.query.units[place], read.natural(cell)
+    return estimate(value, value - width, value + width)
 
 
 def reading(
     prepared: Prepared, values: Sequence[int], night: int, earlier: Sequence[Sequence[int]]
-) -> Read:
+) -> Answer:
     """Return the answer of a vector with its law; of a running total that of the total."""
     query, law = prepared.query, prepared.law
     if query is None or law is None:
         raise InvalidInputError("only a vector is read so")
     if prepared.request.schedule is not Schedule.RUNNING:
-        return Read(answer=answer(query, law, values))
+        return answer(query, law, values)
     if not isinstance(law, GaussianLaw) or len(earlier) != night:
         raise InvalidInputError("a running total needs the measurements of all nights before")
     totals = running(query, prepared.request.nights)
     summed = totals.totals([*earlier, values])
-    return Read(
-        answer=Answer(
-            query=query,
-            values=tuple(round(value) for value in summed),
-            variance=totals.deviation(night + 1, law.sigma2) ** 2,
-            half_width=math.ceil(totals.half_width(night + 1, law.sigma2)),
-        )
+    return Answer(
+        query=query,
+        values=tuple(round(value) for value in summed),
+        variance=totals.deviation(night + 1, law.sigma2) ** 2,
+        half_width=math.ceil(totals.half_width(night + 1, law.sigma2)),
     )
 
 
@@ -212,6 +201,7 @@ def _chosen(choice: Choice, law: ChoiceLaw, values: Sequence[int]) -> dict[str, 
         {
             "cell": f"{choice.number.field} at {float(share):g}",
             "value": place,
+            "counts": False,
             "shown": rounded(float(grid[place])),
             "rank_error": rounded(error),
         }
@@ -220,13 +210,11 @@ def _chosen(choice: Choice, law: ChoiceLaw, values: Sequence[int]) -> dict[str, 
     return {"cells": cells, "figures": {}, "truncation": {"c": choice.c, "note": NOT_COVERED}}
 
 
-def _truncation(read: Read) -> dict[str, object]:
-    query = read.answer.query
-    base: dict[str, object] = {"c": query.c, "note": NOT_COVERED}
-    if BOUND_HITS not in query.cells:
+def _truncation(read: Answer) -> dict[str, object]:
+    base: dict[str, object] = {"c": read.query.c, "note": NOT_COVERED}
+    if not read.query.truncation:
         return base
-    hits = estimate_part(read.answer.count(BOUND_HITS))
-    return base | {"patients_at_the_bound": hits}
+    return base | {"patients_at_the_bound": estimate_part(read.count(BOUND_HITS))}
 
 
 def noise_part(prepared: Prepared) -> dict[str, object]:
