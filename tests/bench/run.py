@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import engines, evidence, outputs, pages, policy, receive, start
+from bench import dicomweb, engines, evidence, outputs, pages, policy, receive, start
 from bench.plan import FULL, QUICK, Plan
 from bench.report import Row, machine, print_machine, print_rows, write_json
 
@@ -24,6 +24,7 @@ BENCHES: dict[str, tuple[str, Bench]] = {
     "dicom-body": ("DICOM body to answer", lambda plan, _: engines.run_dicom(plan)),
     "cstore": ("C-STORE received per second, durable before the answer", receive.run_cstore),
     "stow": ("STOW-RS stored per second, durable before the answer", receive.run_stow),
+    "dicomweb": ("DICOMweb, one request at a time", dicomweb.run),
     "outputs": ("DICOM objects of a result", lambda plan, _: outputs.run(plan)),
     "pages": ("Pages for people, server time", lambda plan, _: pages.run(plan)),
     "evidence": ("Evidence log", lambda plan, _: evidence.run(plan)),
