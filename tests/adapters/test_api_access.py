@@ -11,6 +11,7 @@ from bedside_core.access import PERSONS_ONLY, Action, Role
 from bedside_edge.api.auth import safe_next
 from bedside_edge.api.guard import needs
 from bedside_edge.services.access import CONSOLE
+from support.asgi_client import in_pieces
 from support.http_box import HERE, HttpBox
 
 GOOD = "violet otter climbs stairs"
@@ -197,6 +198,14 @@ def test_a_form_with_another_token_does_nothing(browser):
     answer = browser.ask("POST", "/api/v1/logout", content=many, headers=kind)
     assert answer.status_code == 403
     assert browser.ask("GET", "/api/v1/me").status_code == 200
+
+
+def test_a_form_without_end_is_not_gathered_for_its_token(browser):
+    browser.log_in()
+    kind = {"Content-Type": "application/x-www-form-urlencoded"}
+    for path in ("/api/v1/logout", "/dicom-web/studies", "/api/v1/studies:analyze"):
+        body = in_pieces([b"a" * (1 << 20)] * 6)
+        assert browser.ask("POST", path, content=body, headers=kind).status_code == 413, path
 
 
 def test_the_body_of_a_form_still_reaches_its_route(browser, box):

@@ -37,6 +37,28 @@ def test_a_request_that_names_another_host_is_refused(box, host, path):
     assert "foreign-request" in answer.text
 
 
+@pytest.mark.parametrize(
+    "twice",
+    [
+        [("Host", "evil.example"), ("Host", "127.0.0.1")],
+        [("Host", "127.0.0.1"), ("Authorization", "Bearer a"), ("Authorization", "Bearer b")],
+        [("Host", "127.0.0.1"), ("Cookie", "bedside=a"), ("Cookie", "bedside=b")],
+    ],
+)
+def test_a_request_that_says_two_things_where_one_belongs_is_refused(box, twice):
+    answer = box.client.get("/api/v1/jobs", headers=twice)
+    assert answer.status_code == 400
+    assert "evil" not in answer.text
+
+
+def test_the_name_of_an_unknown_field_is_not_repeated_unless_it_is_an_identifier(box):
+    for name, said in (("Zhang^Wei 1950", "body.a field: "), ("passwort", "body.passwort: ")):
+        answer = box.client.post("/api/v1/login", json={"login": "a", "password": "b", name: "c"})
+        assert answer.status_code == 422
+        assert said in answer.json()["detail"]
+        assert "Zhang" not in answer.text
+
+
 @pytest.mark.parametrize("host", ["localhost", "localhost:8642", "127.0.0.1:1", "[::1]:8642"])
 def test_every_name_of_this_machine_is_served(box, host):
     assert box.client.get("/livez", headers={"Host": host}).status_code == 200

@@ -3,6 +3,7 @@
 `create_app` returns a FastAPI object whose ASGI call is already wrapped; nothing listens yet.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
@@ -38,6 +39,7 @@ from bedside_edge.api.routes_card import card_router
 from bedside_edge.api.routes_events import events_router
 from bedside_edge.api.routes_evidence import evidence_router
 from bedside_edge.api.routes_fhir import fhir_router
+from bedside_edge.api.routes_incidents import incidents_router
 from bedside_edge.api.routes_keeping import erasure_router, holds_router
 from bedside_edge.api.routes_models import models_router
 from bedside_edge.api.routes_outputs import outputs_router
@@ -75,6 +77,7 @@ _NO_TELEMETRY: TelemetryConfig = {
     "operation_spans": False,
     "auto_configure": False,
 }
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_-]{1,40}")
 _CLOSE_S = 1.0  # the requests are over by then; this is for threads in their last call
 
 
@@ -219,6 +222,7 @@ def _framework(
         evidence_router(services, storage),
         erasure_router(services, storage, waiting),
         holds_router(services, storage, waiting),
+        incidents_router(services, storage, waiting),
     ):
         app.include_router(router)
     app.add_exception_handler(BedsideError, _on_error)
@@ -275,9 +279,14 @@ async def _on_http_error(request: Request, error: Exception) -> Response:
 async def _on_invalid(request: Request, error: Exception) -> Response:
     """Say which parameter is wrong and why, never what was sent."""
     wrong = error.errors() if isinstance(error, RequestValidationError) else []
-    detail = "; ".join(f"{'.'.join(str(step) for step in e['loc'])}: {e['msg']}" for e in wrong)
+    detail = "; ".join(f"{'.'.join(_shown(step) for step in e['loc'])}: {e['msg']}" for e in wrong)
     ours = InvalidRequestError(detail)
     return _response(error_reply(ours, request.url.path, _request_id(request)))
+
+
+def _shown(step: object) -> str:
+    """Return a step to what is wrong; a name of the sender's own that is no identifier is not."""
+    return str(step) if _IDENTIFIER.fullmatch(str(step)) else "a field"
 
 
 def openapi_document() -> dict[str, Any]:

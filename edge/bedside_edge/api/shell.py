@@ -18,6 +18,7 @@ from bedside_core.errors import (
     BedsideError,
     ForbiddenError,
     ForeignRequestError,
+    InvalidInputError,
     NotReadyError,
     TooLargeError,
     UnauthenticatedError,
@@ -48,6 +49,19 @@ _MAX_PLAIN_BODY = 4 << 20  # bytes of a request that is no upload: a few fields 
 _CLIENT_GONE = 499  # nobody sees it; it counts uploads that broke off
 _OWN_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _HERE = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]{1,5})?", re.IGNORECASE)
+_ONCE: Final = frozenset(
+    {
+        b"host",
+        b"origin",
+        b"authorization",
+        b"cookie",
+        b"content-type",
+        b"content-length",
+        b"x-csrf-token",
+        b"idempotency-key",
+        b"sec-fetch-site",
+    }
+)
 _SAME_SITE = {b"same-origin", b"none"}
 
 # Results are about patients: no proxy and no browser keeps them, no page of another site frames
@@ -167,8 +181,8 @@ class Shell:
                     plain = await check_csrf(who, headers, plain)
                 await self._app(scope, plain, exchange)
             else:
-                if needs_csrf(scope["method"], who):
-                    await check_csrf(who, headers, receive)
+                if needs_csrf(scope["method"], who):  # a form is read for it: no upload is one
+                    await check_csrf(who, headers, _bounded(receive, {}))
                 reply = await hot.handler(Request.of(scope, headers, receive, request_id))
                 await reply.send(exchange)
         except ClientGoneError:
@@ -182,6 +196,7 @@ class Shell:
         self._metrics.request(template, method, exchange.status or 500, seconds)
 
     def _admit(self, scope: Scope, headers: dict[bytes, bytes]) -> None:
+        check_once(scope["headers"])
         check_origin(headers, self._names, navigates=_navigates(scope, headers))
         if self._stopping():
             raise NotReadyError("the service is stopping")
@@ -247,6 +262,20 @@ class Shell:
         if exchange.status:  # half an answer is out: only a broken connection tells the client
             raise ConnectionAbortedError
         await reply.send(exchange)
+
+
+def check_once(headers: RawHeaders) -> None:
+    """Refuse a request that says twice what it can say once (RFC 9112, 3.2; RFC 9110, 5.3).
+
+    One part of the service would look at the first, another at the last: who passes the check of
+    `Host` with one must not be answered under the other.
+
+    Raises:
+        InvalidInputError: it does.
+    """
+    names = [name for name, _ in headers if name in _ONCE]
+    if len(names) != len(set(names)):
+        raise InvalidInputError("a header that may come once comes twice")
 
 
 def check_origin(
