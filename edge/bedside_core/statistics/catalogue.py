@@ -11,7 +11,10 @@ from types import MappingProxyType
 from typing import Final
 
 from bedside_core.errors import UnknownStatisticError
+from bedside_core.statistics.query import LABELS
+from bedside_core.statistics.rows import SPLIT
 from bedside_core.statistics.spec import OTHER, KeySet, Kind, Number, StatSpec, Weight
+from bedside_core.statistics.split import SPLITS
 
 SCORE_GRID: Final = 10_000  # steps of 1e-4
 SEXES: Final = ("female", "male")
@@ -102,6 +105,7 @@ def _timed(kind: Kind) -> Maker:
 def _grouped(kind: Kind, *fields: str) -> Maker:
     def make(name: str, public: Public) -> StatSpec:
         words = {"sex": SEXES, "age_band": public.age_bands, "device": public.devices}
+        words |= {SPLIT: SPLITS, "label": LABELS}
         by = tuple(_keys(field, words[field]) for field in fields)
         found = public.findings if kind is Kind.FINDINGS else ()
         touch = public.l2_cells if found else 1
@@ -142,6 +146,9 @@ CATALOGUE: Final[Mapping[str, Maker]] = MappingProxyType(
         "calibration": _scored(Kind.CALIBRATION, binned=True),
         "brier": _scored(Kind.BRIER),
         "auc": _scored(Kind.LABEL_BINS, binned=True),
+        "split-counts": _grouped(Kind.KEYS, SPLIT),
+        "split-labels": _grouped(Kind.KEYS, SPLIT, "label"),
+        "split-sex": _grouped(Kind.KEYS, SPLIT, "sex"),
         "bound-hits": _plain(Kind.BOUND_HITS),
     }
 )

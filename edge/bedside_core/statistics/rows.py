@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bedside_core.errors import InvalidInputError
+from bedside_core.statistics.split import split_of
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
@@ -21,6 +22,7 @@ Flags = NDArray[np.bool_]
 
 NUMBERS = ("score", "minutes")
 WORDS = ("sex", "age_band", "device", "decision", "label")
+SPLIT = "split"  # a word that follows from the patient alone: which part of training it may be in
 STRICTEST_GRADE = 5
 WORST_C = 10_000  # studies per patient and epoch; more is no bound
 
@@ -182,7 +184,8 @@ def freeze(rows: Iterable[StudyRow], label: str) -> Snapshot:
         first=np.flatnonzero(rank == 0),
         grades=grades,
         numbers={name: _numbers([getattr(row, name) for row in held]) for name in NUMBERS},
-        words={name: _words([getattr(row, name) for row in held]) for name in WORDS},
+        words={name: _words([getattr(row, name) for row in held]) for name in WORDS}
+        | {SPLIT: _words(_splits(patients, patient))},
         findings=_findings([row.findings for row in held]),
     )
 
@@ -216,6 +219,11 @@ def _words(values: list[object]) -> tuple[Ints, tuple[str, ...]]:
     vocabulary = tuple(sorted(set(words)))
     place = {word: number for number, word in enumerate(vocabulary)}
     return np.array([place[word] for word in words], dtype=np.int64), vocabulary
+
+
+def _splits(patients: Sequence[str], patient: Ints) -> list[object]:
+    splits = [split_of(name) for name in patients]
+    return [splits[number] for number in patient.tolist()]
 
 
 def _findings(values: list[object]) -> tuple[Ints, Ints, tuple[str, ...]]:

@@ -10,7 +10,7 @@ from enum import StrEnum
 from fractions import Fraction
 
 from bedside_core.errors import InvalidInputError
-from bedside_core.statistics.rows import NUMBERS, WORDS, WORST_C
+from bedside_core.statistics.rows import NUMBERS, SPLIT, WORDS, WORST_C
 
 OTHER = "other"  # the key of everything outside the registry; always the last one
 PATIENT_WEIGHT = 2**20  # W: a patient's studies share it
@@ -62,7 +62,7 @@ class KeySet:
     keys: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        if self.field not in WORDS:
+        if self.field not in (*WORDS, SPLIT):
             raise InvalidInputError(f"keys belong to one of {', '.join(WORDS)}")
         if not self.keys or self.keys[-1] != OTHER or not distinct_words(self.keys):
             raise InvalidInputError(f"the keys of {self.field} are distinct words, '{OTHER}' last")
