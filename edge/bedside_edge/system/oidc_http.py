@@ -2,6 +2,7 @@
 
 import json
 import ssl
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -10,6 +11,7 @@ from bedside_core.errors import IdentityProviderError, InvalidConfigError
 
 _LARGEST: Final = 256 << 10
 _TIMEOUT_S: Final = 5.0
+_AT_A_TIME: Final = 4
 
 
 class HttpProvider:
@@ -27,6 +29,7 @@ class HttpProvider:
         except (OSError, UnicodeDecodeError, ssl.SSLError) as cause:
             raise InvalidConfigError("a file of [oidc] cannot be used") from cause
         self._client_id = client_id
+        self._places = threading.BoundedSemaphore(_AT_A_TIME)
 
     def get(self, url: str) -> Mapping[str, Any]:
         """Return the JSON object at a URL; IdentityProviderError."""
@@ -37,6 +40,19 @@ class HttpProvider:
         return self._ask("POST", url, fields)
 
     def _ask(self, method: str, url: str, fields: Mapping[str, str] | None) -> Mapping[str, Any]:
+        """Ask, unless too many ask already.
+
+        Whoever sees the log-in page can start calls; with a provider that hangs they would keep
+        every thread, and local log-ins need those.
+        """
+        if not self._places.acquire(blocking=False):
+            raise IdentityProviderError("too many log-ins wait for the identity provider")
+        try:
+            return self._asked(method, url, fields)
+        finally:
+            self._places.release()
+
+    def _asked(self, method: str, url: str, fields: Mapping[str, str] | None) -> Mapping[str, Any]:
         import httpx
 
         auth = httpx.BasicAuth(self._client_id, self._secret) if fields and self._secret else None
