@@ -7,7 +7,7 @@ from typing import Final, Protocol
 from bedside_core.errors import InvalidMessageError
 from bedside_sync.secagg import committee, tally
 from bedside_sync.secagg.bodies import decode
-from bedside_sync.secagg.manifest import Manifest, SignedManifest
+from bedside_sync.secagg.manifest import Helper, Manifest, SignedManifest
 from bedside_sync.secagg.prg import CHUNK_BYTES, Words, vector_digest, word_type
 from bedside_sync.secagg.report import Report
 from bedside_sync.secagg.roster import SignedEntry
@@ -48,6 +48,14 @@ class HubCalls:
     def rounds(self) -> list[SignedManifest]:
         """Return the rounds that are not over."""
         return [decode(SignedManifest, data) for data in split_parts(self._ask("rounds").payload)]
+
+    def upcoming(self) -> list[str]:
+        """Return the rounds to come that ask this box for a helper's key."""
+        return _names(self._ask("upcoming").payload)
+
+    def helper_key(self, name: str, entry: Helper) -> None:
+        """Hand in this box's key for a round to come."""
+        self._ask("helperkey", entry.encode(), round=name)
 
     # --- a vector ------------------------------------------------------------------------------
 
@@ -133,14 +141,7 @@ class HubCalls:
 
     def records(self, start: int) -> list[str]:
         """Return the names of finished rounds, in the order of their chain, from one on."""
-        answer = self._ask("records", **{"from": start})
-        try:
-            names = json.loads(answer.payload)
-        except ValueError as cause:
-            raise InvalidMessageError("the hub's list of records is unreadable") from cause
-        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-            raise InvalidMessageError("the hub's list of records is unreadable")
-        return names
+        return _names(self._ask("records", **{"from": start}).payload)
 
     def record(self, name: str) -> tally.Transcript:
         """Return a round's public record."""
@@ -165,6 +166,16 @@ class HubCalls:
             data += answer.payload
             if len(data) >= size:
                 return data
+
+
+def _names(payload: bytes) -> list[str]:
+    try:
+        found = json.loads(payload)
+    except ValueError as cause:
+        raise InvalidMessageError("the hub's list of rounds is unreadable") from cause
+    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+        raise InvalidMessageError("the hub's list of rounds is unreadable")
+    return found
 
 
 def _integers(payload: bytes) -> list[int]:

@@ -3,19 +3,22 @@
 The peer's name comes from its certificate. A message that speaks for another box is refused.
 """
 
+import logging
+import re
 from collections.abc import Callable
 from typing import Final
 
-import numpy as np
-
-from bedside_core.errors import BedsideError, InvalidMessageError
+from bedside_core.errors import BedsideError, InvalidMessageError, UnavailableError
+from bedside_sync.hub import upcoming
 from bedside_sync.hub.service import REPORT, HubService
 from bedside_sync.secagg import committee, tally
-from bedside_sync.secagg.bodies import canonical, decode
+from bedside_sync.secagg.bodies import NAME, canonical, decode
+from bedside_sync.secagg.manifest import Helper
 from bedside_sync.secagg.prg import CHUNK_BYTES
 from bedside_sync.secagg.report import Report
-from bedside_sync.secagg.ring import to_ring
 from bedside_sync.wire import Message, join_parts, split_parts
+
+log = logging.getLogger(__name__)
 
 _WINDOW: Final = 512 << 10  # bytes of a long answer at a time
 _MAX_CHUNKS: Final = 1 << 15
@@ -30,6 +33,8 @@ class HubServer:
             "time": self._time,
             "roster": self._roster,
             "rounds": self._rounds,
+            "upcoming": self._upcoming,
+            "helperkey": self._helper_key,
             "begin": self._begin,
             "put": self._put,
             "seal": self._seal,
@@ -52,13 +57,20 @@ class HubServer:
         if kind is None:
             raise InvalidMessageError("the hub does not know this kind of message")
         try:
+            self._service.must_be_member(peer)
             return kind(peer, request)
         except BedsideError as refused:
-            name = request.fields.get("round")
-            self._service.store.refused(
-                self._now(), name if isinstance(name, str) else "", peer, refused.code
-            )
+            self._note(peer, request, refused)
             raise
+
+    def _note(self, peer: str, request: Message, refused: BedsideError) -> None:
+        """Keep a refusal; a hub that cannot write it still says no."""
+        name = str(request.fields.get("round", ""))
+        known = name if re.fullmatch(NAME, name) else ""  # what a peer sends fills no column
+        try:
+            self._service.store.refused(self._now(), known, peer, refused.code)
+        except UnavailableError as cause:
+            log.warning("a refusal was not kept", extra={"code": cause.code})
 
     # --- anybody with a certificate ------------------------------------------------------------
 
@@ -87,10 +99,8 @@ class HubServer:
         return _window("record", data, request.integer("at"))
 
     def _sum(self, _peer: str, request: Message) -> Message:
-        name = request.text("round")
-        manifest = self._service.store.manifest(name).manifest
-        words = to_ring(np.asarray(self._service.opened(name)), manifest.ring)
-        return _window("sum", words.tobytes(), request.integer("at"))
+        data = self._service.store.opened(request.text("round"))
+        return _window("sum", data, request.integer("at"))
 
     # --- boxes -------------------------------------------------------------------------------
 
@@ -141,6 +151,15 @@ class HubServer:
     def _findings(self, peer: str, request: Message) -> Message:
         signed = decode(committee.SignedFindings, request.payload)
         self._service.found(peer, request.text("round"), signed)
+        return Message(kind="taken")
+
+    def _upcoming(self, peer: str, _request: Message) -> Message:
+        names = upcoming.asked_of(self._service.store, peer)
+        return Message(kind="upcoming", payload=canonical(names))
+
+    def _helper_key(self, peer: str, request: Message) -> Message:
+        entry = decode(Helper, request.payload)
+        upcoming.take(self._service.store, self._service.roster, peer, request.text("round"), entry)
         return Message(kind="taken")
 
     def _digest(self, _peer: str, request: Message) -> Message:

@@ -5,6 +5,7 @@ is a function of what is durable, so it may be killed at any instant and asked a
 """
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -12,7 +13,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from bedside_core.errors import NotFoundError, RoundRefusedError, WrongStateError
+from bedside_core.errors import (
+    BedsideError,
+    NotFoundError,
+    RoundRefusedError,
+    WrongStateError,
+)
 from bedside_core.signatures import Sign
 from bedside_sync.hub.store_sqlite import HubStore
 from bedside_sync.secagg import committee, tally
@@ -24,9 +30,10 @@ from bedside_sync.secagg.manifest import (
     check_manifest,
     round_cost,
 )
-from bedside_sync.secagg.prg import Tag, Words, signed_bytes, vector_digest
+from bedside_sync.secagg.prg import Tag, Words, signed_bytes, word_type
 from bedside_sync.secagg.prg import digest as digest_bytes
 from bedside_sync.secagg.report import Report, check_report
+from bedside_sync.secagg.ring import from_ring, to_ring
 from bedside_sync.secagg.roster import (
     Member,
     Root,
@@ -61,6 +68,8 @@ class HubService:
     def __init__(self, store: HubStore, root: Root, keys: HubKeys) -> None:
         self.store, self.root, self._keys = store, root, keys
         self._rosters: dict[str, Roster] = {}  # by head: checking signatures takes time
+        self._turn = threading.RLock()  # one step of one round at a time: records are a chain
+        self._running: dict[str, tally.Tally] = {}  # sums of rounds that are not over
         self.roster: Roster = read_roster(
             root, [decode(SignedEntry, data) for data in store.roster()]
         )
@@ -69,10 +78,24 @@ class HubService:
 
     def append(self, signed: SignedEntry) -> Roster:
         """Append to the roster; errors as in `secagg.roster.extend`."""
-        grown = extend(self.roster, signed)
-        self.store.append_roster(signed.entry.seq, signed.encode())
-        self.roster = grown
-        return grown
+        with self._turn:
+            grown = extend(self.roster, signed)
+            self.store.append_roster(signed.entry.seq, signed.encode())
+            self.roster = grown
+            return grown
+
+    def refresh(self) -> bool:
+        """Take in entries another process appended; return whether there were any."""
+        with self._turn:
+            entries = self.store.roster()[self.roster.size :]
+            for data in entries:
+                self.roster = extend(self.roster, decode(SignedEntry, data))
+            return bool(entries)
+
+    def must_be_member(self, box: str) -> None:
+        """RoundRefusedError unless the box is on the roster now: a certificate alone is not."""
+        if box not in self.roster.members:
+            raise RoundRefusedError("the box is not on the roster")
 
     def roster_at(self, manifest: Manifest) -> Roster:
         """Return the roster a manifest names; RoundRefusedError when it is not ours."""
@@ -137,9 +160,14 @@ class HubService:
                 report.body.envelopes
             ):
                 raise RoundRefusedError("an envelope is not the one the box signed")
-            words = self.store.vector(name, box, REPORT, manifest.ring)
-            if vector_digest(words, manifest.ring)[0].hex() != report.body.vector:
+            upload = self.store.announced(name, box, REPORT)
+            if upload.hex() != report.body.vector:
                 raise RoundRefusedError("the vector is not the one the box signed")
+            words = self.store.vector(name, box, REPORT, manifest.ring)
+            given = tally.give_receipt(report, self._keys.sign).encode()
+            receipt = self.store.file_report(name, report, envelopes, given, self._keys.now())
+            self._add(manifest, report, words)
+            return receipt
         receipt = tally.give_receipt(report, self._keys.sign).encode()
         return self.store.file_report(name, report, envelopes, receipt, self._keys.now())
 
@@ -241,17 +269,39 @@ class HubService:
 
     def go_on(self, name: str) -> Hub:
         """Take every step the round is ready for; returns its state. Safe to call at any time."""
-        while True:
-            before = self.store.state(name)
-            self._step(name, before)
-            after = self.store.state(name)
-            if after is before:
-                return after
+        with self._turn:
+            while True:
+                before = self.store.state(name)
+                self._step(name, before)
+                after = self.store.state(name)
+                if after is before:
+                    return after
+
+    def go_on_all(self) -> None:
+        """Take every round as far as it goes; the hub's clock drives them, not its visitors."""
+        for signed in self.open_rounds():
+            try:
+                self.go_on(signed.manifest.round)
+            except BedsideError as error:  # one round that cannot go on holds up no other
+                log.warning("a round does not go on", extra={"code": error.code})
+
+    def tidy(self) -> int:
+        """Delete the vectors of rounds whose audit time is over; returns how many rounds had any.
+
+        A round that was abandoned half way ends with its audit time as well: what it holds is
+        masked, and nobody will ever unmask it.
+        """
+        now, cleared = self._keys.now(), 0
+        for name, _ in self.store.rounds():
+            if now >= self._manifest(name).audit_until and self.store.has_vectors(name):
+                self.store.forget_vectors(name)
+                cleared += 1
+        return cleared
 
     def _step(self, name: str, state: Hub) -> None:
         manifest, now = self._manifest(name), self._keys.now()
         if state is Hub.OPEN and now >= manifest.closes and self._enough(manifest, name):
-            self._fold(manifest, name)
+            self._fold(manifest)
             self.store.move(name, Hub.CLOSED)
         elif state is Hub.CLOSED:
             self._settle(manifest, name)
@@ -286,21 +336,47 @@ class HubService:
         wanted = committee.digest_of(manifest, self.store.reports(name))
         self.store.move(name, Hub.DIGEST, digest=wanted.encode())
 
-    def _fold(self, manifest: Manifest, name: str) -> tally.Tally:
-        """Return the sum of the reports that are in: kept sum, plus what came, less what went."""
-        running = tally.Tally(manifest=manifest)
+    def _add(self, manifest: Manifest, report: Report, words: Words) -> None:
+        """Add a report that was just filed, so that nothing is left to do at close."""
+        with self._turn:
+            running = self._resumed(manifest)
+            if running.add(report, words, vector=bytes.fromhex(report.body.vector)):
+                self._keep(manifest.round, running)
+
+    def _resumed(self, manifest: Manifest) -> tally.Tally:
+        """Return the running sum: as it is in memory, else from what was kept on the disk."""
+        name = manifest.round
+        running = self._running.get(name)
+        if running is None:
+            running = tally.Tally(manifest=manifest)
+            kept = self.store.total(name, manifest.ring)
+            if kept is not None:
+                running.total = kept[1]
+                vectors = self.store.filed(name)
+                running.boxes = {box: vectors[box].body.vector for box in kept[0]}
+            self._running[name] = running
+        return running
+
+    def _keep(self, name: str, running: tally.Tally) -> None:
+        if len(running.boxes) % _CHECKPOINT_EVERY == 0:
+            self.store.keep_total(name, list(running.boxes), running.total)
+
+    def _fold(self, manifest: Manifest) -> tally.Tally:
+        """Return the sum of the reports that are in: what is there, plus what came, less who left.
+
+        `store.vector` has checked every word against the digest the box signed.
+        """
+        name, ring = manifest.round, manifest.ring
+        running = self._resumed(manifest)
         reports = {report.body.box: report for report in self.store.reports(name)}
-        kept = self.store.total(name, manifest.ring)
-        if kept is not None and set(kept[0]) <= set(reports):
-            running.total = kept[1]
-            running.boxes = {box: reports[box].body.vector for box in kept[0]}
-        fresh = 0
+        for box in sorted(set(running.boxes) - set(reports)):
+            left = self.store.filed(name)[box]
+            running.drop(left, self.store.vector(name, box, REPORT, ring))
         for box, report in reports.items():
             if box not in running.boxes:
-                running.add(report, self.store.vector(name, box, REPORT, manifest.ring))
-                fresh += 1
-                if fresh % _CHECKPOINT_EVERY == 0:
-                    self.store.keep_total(name, list(running.boxes), running.total)
+                words = self.store.vector(name, box, REPORT, ring)
+                running.add(report, words, vector=self.store.announced(name, box, REPORT))
+                self._keep(name, running)
         return running
 
     def _masks(self, manifest: Manifest, name: str) -> dict[int, Words]:
@@ -330,7 +406,7 @@ class HubService:
         roster, wanted = self.roster_at(manifest), self.wanted(name)
         tables = [decode(committee.SignedMaskTable, data) for data in said.values()]
         agreed = tally.collect_tables(manifest, roster, wanted, tables)
-        running = self._fold(manifest, name)
+        running = self._fold(manifest)
         total = tally.open_sum(running, wanted, agreed, masks)
         self._write_record(
             manifest,
@@ -340,6 +416,7 @@ class HubService:
             tables=tables,
             total=tally.sum_digest(manifest, total),
             masked=tally.masked_digest(manifest, running.total),
+            opened=to_ring(total, manifest.ring).tobytes(),
         )
 
     def _expire(self, manifest: Manifest, name: str) -> None:
@@ -364,6 +441,7 @@ class HubService:
         tables: Sequence[committee.SignedMaskTable],
         total: str,
         masked: str,
+        opened: bytes = b"",
     ) -> None:
         body = tally.TranscriptBody(
             manifest=self.store.manifest(name),
@@ -390,23 +468,15 @@ class HubService:
             transcript=record.encode(),
             hash_after=body.hash,
             digest=wanted.encode(),
+            **({"opened": opened} if opened else {}),
         )
+        self._running.pop(name, None)
         log.info("round ended", extra={"state": state.value})
 
     def opened(self, name: str) -> NDArray[np.int64]:
         """Return the sum of a published round; NotFoundError."""
-        manifest = self._manifest(name)
-        if self.store.state(name) is not Hub.PUBLISHED:
-            raise NotFoundError("the round has no sum")
-        record = decode(
-            tally.Transcript, self.store.column(name, "transcript"), tally.MAX_TRANSCRIPT
-        )
-        wanted = self.wanted(name)
-        agreed = tally.collect_tables(
-            manifest, self.roster_at(manifest), wanted, record.body.tables
-        )
-        masks = self._masks(manifest, name)
-        return tally.open_sum(self._fold(manifest, name), wanted, agreed, masks)
+        ring = self._manifest(name).ring
+        return from_ring(np.frombuffer(self.store.opened(name), word_type(ring)), ring)
 
     # --- inside ------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ report that names it is filed; a chunk counts as held when its bytes have the di
 announced, so a crash in the middle of a write costs that chunk and nothing else.
 """
 
+import errno
 import os
 import sqlite3
 import threading
@@ -15,14 +16,21 @@ from typing import Any, Final
 
 import numpy as np
 
-from bedside_core.errors import NotFoundError, StoreUnavailableError, WrongStateError
+from bedside_core.errors import (
+    DiskFullError,
+    NotFoundError,
+    RoundRefusedError,
+    StoreUnavailableError,
+    WrongStateError,
+)
 from bedside_sync.secagg.bodies import decode
 from bedside_sync.secagg.machines import HUB, Hub, step
 from bedside_sync.secagg.manifest import SignedManifest
-from bedside_sync.secagg.prg import CHUNK_BYTES, Words, chunk_digest, word_type
+from bedside_sync.secagg.prg import CHUNK_BYTES, Words, chunk_digest, whole_digest, word_type
 from bedside_sync.secagg.report import Report
 
 _FULL: Final = 2
+_MOST_REFUSALS: Final = 10_000  # a peer that only sends nonsense fills no disk
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS roster (seq INTEGER PRIMARY KEY, entry BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS round (
@@ -50,6 +58,20 @@ CREATE TABLE IF NOT EXISTS said (
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS accumulator (
   round TEXT PRIMARY KEY, boxes TEXT NOT NULL, total BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS opened (
+  round TEXT PRIMARY KEY REFERENCES round, words BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS upcoming (
+  round TEXT PRIMARY KEY, helpers TEXT NOT NULL, at INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS helper_key (
+  round TEXT NOT NULL REFERENCES upcoming, box TEXT NOT NULL, body BLOB NOT NULL,
+  PRIMARY KEY (round, box)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS certificate (
+  serial TEXT PRIMARY KEY, box TEXT NOT NULL, digest BLOB NOT NULL UNIQUE, pem TEXT NOT NULL,
+  at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS refusal (
   seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, round TEXT NOT NULL, peer TEXT NOT NULL,
@@ -85,7 +107,8 @@ class HubStore:
             self._db.close()
 
     @contextmanager
-    def _write(self) -> Iterator[sqlite3.Connection]:
+    def write(self) -> Iterator[sqlite3.Connection]:
+        """One durable transaction; DiskFullError or StoreUnavailableError when it is not."""
         with self._lock:
             try:
                 self._db.execute("BEGIN IMMEDIATE")
@@ -97,14 +120,18 @@ class HubStore:
                         self._db.execute("ROLLBACK")
                     raise
             except sqlite3.Error as cause:
+                if cause.sqlite_errorcode == sqlite3.SQLITE_FULL:
+                    raise DiskFullError("the hub's disk is full; try again later") from cause
                 raise StoreUnavailableError("the hub's database cannot be written") from cause
 
-    def _rows(self, text: str, *values: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401
+    def rows(self, text: str, *values: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401
+        """Return what a query finds."""
         with self._lock:
             return self._db.execute(text, values).fetchall()
 
-    def _row(self, text: str, *values: Any) -> tuple[Any, ...]:  # noqa: ANN401
-        found = self._rows(text, *values)
+    def row(self, text: str, *values: Any) -> tuple[Any, ...]:  # noqa: ANN401
+        """Return the one row a query finds; NotFoundError."""
+        found = self.rows(text, *values)
         if not found:
             raise NotFoundError("the hub knows no such thing")
         return found[0]
@@ -113,11 +140,11 @@ class HubStore:
 
     def roster(self) -> list[bytes]:
         """Return the roster's signed entries in order."""
-        return [row[0] for row in self._rows("SELECT entry FROM roster ORDER BY seq")]
+        return [row[0] for row in self.rows("SELECT entry FROM roster ORDER BY seq")]
 
     def append_roster(self, seq: int, entry: bytes) -> None:
         """Append an entry checked before; WrongStateError when another took its place."""
-        with self._write() as db:
+        with self.write() as db:
             held = db.execute("SELECT count(*) FROM roster").fetchone()[0]
             if held != seq:
                 raise WrongStateError("the roster has grown meanwhile; sign the entry again")
@@ -128,7 +155,7 @@ class HubStore:
     def announce(self, signed: SignedManifest) -> None:
         """Keep a manifest; the same again is no news, another under its name is refused."""
         manifest, data = signed.manifest, signed.encode()
-        with self._write() as db:
+        with self.write() as db:
             held = db.execute("SELECT hash FROM round WHERE name = ?", (manifest.round,)).fetchone()
             if held is None:
                 db.execute(
@@ -140,15 +167,15 @@ class HubStore:
 
     def rounds(self) -> list[tuple[str, Hub]]:
         """Return every round with its state, newest name last."""
-        return [(n, Hub(s)) for n, s in self._rows("SELECT name, state FROM round ORDER BY name")]
+        return [(n, Hub(s)) for n, s in self.rows("SELECT name, state FROM round ORDER BY name")]
 
     def state(self, name: str) -> Hub:
         """Return a round's state; NotFoundError."""
-        return Hub(self._row("SELECT state FROM round WHERE name = ?", name)[0])
+        return Hub(self.row("SELECT state FROM round WHERE name = ?", name)[0])
 
     def manifest(self, name: str) -> SignedManifest:
         """Return a round's manifest; NotFoundError."""
-        data = self._row("SELECT manifest FROM round WHERE name = ?", name)[0]
+        data = self.row("SELECT manifest FROM round WHERE name = ?", name)[0]
         return decode(SignedManifest, data)
 
     def move(self, name: str, wanted: Hub, **columns: bytes) -> None:
@@ -156,7 +183,7 @@ class HubStore:
 
         RoundRefusedError when the table has no such step. The same state again is no news.
         """
-        with self._write() as db:
+        with self.write() as db:
             row = db.execute("SELECT state FROM round WHERE name = ?", (name,)).fetchone()
             if row is None:
                 raise NotFoundError("the hub knows no such round")
@@ -171,6 +198,9 @@ class HubStore:
                         f"UPDATE round SET {column} = ? WHERE name = ?",  # noqa: S608  a constant
                         (columns[column], name),
                     )
+            if "opened" in columns:
+                db.execute("INSERT INTO opened VALUES (?, ?)", (name, columns["opened"]))
+                db.execute("DELETE FROM accumulator WHERE round = ?", (name,))
             if "transcript" in columns:
                 db.execute(
                     "UPDATE round SET seq = (SELECT coalesce(max(seq), -1) + 1 FROM round) "
@@ -182,14 +212,18 @@ class HubStore:
         """Return `digest` or `transcript` of a round; NotFoundError while there is none."""
         if column not in ("digest", "transcript"):
             raise ValueError(column)
-        found = self._row(f"SELECT {column} FROM round WHERE name = ?", name)[0]  # noqa: S608
+        found = self.row(f"SELECT {column} FROM round WHERE name = ?", name)[0]  # noqa: S608
         if found is None:
             raise NotFoundError("the round has not come so far")
         return bytes(found)
 
+    def opened(self, name: str) -> bytes:
+        """Return a published round's sum as words of its ring; NotFoundError."""
+        return bytes(self.row("SELECT words FROM opened WHERE round = ?", name)[0])
+
     def last_transcript(self) -> bytes:
         """Return the hash the next transcript must name; zeros before the first."""
-        found = self._rows(
+        found = self.rows(
             "SELECT hash_after FROM round WHERE seq IS NOT NULL ORDER BY seq DESC LIMIT 1"
         )
         return bytes(found[0][0]) if found else bytes(32)
@@ -197,8 +231,7 @@ class HubStore:
     def transcripts(self) -> list[str]:
         """Return the rounds that have one, in the order of their chain."""
         return [
-            row[0]
-            for row in self._rows("SELECT name FROM round WHERE seq IS NOT NULL ORDER BY seq")
+            row[0] for row in self.rows("SELECT name FROM round WHERE seq IS NOT NULL ORDER BY seq")
         ]
 
     # --- uploads -----------------------------------------------------------------------------
@@ -210,7 +243,7 @@ class HubStore:
 
         WrongStateError when the box has announced another one under this name.
         """
-        with self._write() as db:
+        with self.write() as db:
             row = db.execute(
                 "SELECT digest FROM upload WHERE round = ? AND box = ? AND what = ?",
                 (name, box, what),
@@ -223,6 +256,10 @@ class HubStore:
             elif row[0] != digest:
                 raise WrongStateError("the box has sent another vector for this round")
         return self.held(name, box, what)
+
+    def announced(self, name: str, box: str, what: str) -> bytes:
+        """Return the digest a box announced for a vector; NotFoundError."""
+        return self._upload(name, box, what)[0]
 
     def held(self, name: str, box: str, what: str) -> list[bool]:
         """Return which chunks of an announced vector lie on the disk, whole."""
@@ -237,38 +274,55 @@ class HubStore:
             ]
 
     def put(self, name: str, box: str, what: str, number: int, data: bytes) -> None:
-        """Write one chunk; WrongStateError when it is not the one announced."""
+        """Write one chunk.
+
+        WrongStateError when it is not the one announced; DiskFullError, StoreUnavailableError
+        when it cannot be written: what is held stays held.
+        """
         _, _, chunks = self._upload(name, box, what)
         if not 0 <= number < len(chunks) or chunk_digest(number, data) != chunks[number]:
             raise WrongStateError("the chunk is not the one announced")
         path = self._path(name, box, what)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.pwrite(descriptor, data, number * CHUNK_BYTES)
-        finally:
-            os.close(descriptor)
+        with _disk():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                view, at = memoryview(data), number * CHUNK_BYTES
+                while view:  # a full disk takes a part and fails on the rest
+                    done = os.pwrite(descriptor, view, at)
+                    view, at = view[done:], at + done
+            finally:
+                os.close(descriptor)
 
     def vector(self, name: str, box: str, what: str, ring: int) -> Words:
-        """Return a whole uploaded vector, durable from here on.
+        """Return a whole uploaded vector, durable from here on and as its chunks were announced.
 
-        WrongStateError when a chunk is missing; the caller checks the digest of the whole.
+        WrongStateError when a chunk is missing or the digest of the whole is another one.
         """
-        _, words, _ = self._upload(name, box, what)
+        digest, words, chunks = self._upload(name, box, what)
         path = self._path(name, box, what)
-        if not all(self.held(name, box, what)):
+        if not path.exists():
             raise WrongStateError("chunks of the vector are missing")
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        _sync(path.parent)
-        found: Words = np.fromfile(path, word_type(ring), words)
+        with _disk():
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            for folder in (path.parent, path.parent.parent, self._folder):
+                _sync(folder)
+            found: Words = np.fromfile(path, word_type(ring), words)
+        data = memoryview(found).cast("B")
+        for number, wanted in enumerate(chunks):
+            part = data[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
+            if chunk_digest(number, bytes(part)) != wanted:
+                raise WrongStateError("chunks of the vector are missing")
+        if whole_digest(ring, words, chunks) != digest or len(found) != words:
+            raise WrongStateError("the vector is not the one announced")
         return found
 
     def _upload(self, name: str, box: str, what: str) -> tuple[bytes, int, list[bytes]]:
-        digest, words, chunks = self._row(
+        digest, words, chunks = self.row(
             "SELECT digest, words, chunks FROM upload WHERE round = ? AND box = ? AND what = ?",
             name,
             box,
@@ -280,11 +334,17 @@ class HubStore:
         # names are of [a-z0-9._:-] and start with a letter: none leads out of the folder
         return self._folder / "vectors" / name / f"{box}.{what}"
 
+    def has_vectors(self, name: str) -> bool:
+        """Whether any vector of a round lies on the disk."""
+        return (self._folder / "vectors" / name).exists()
+
     def forget_vectors(self, name: str) -> None:
         """Delete a round's vectors once its audit time is over."""
         folder = self._folder / "vectors" / name
         for path in folder.glob("*") if folder.exists() else ():
             path.unlink()
+        if folder.exists():
+            folder.rmdir()
 
     # --- reports -----------------------------------------------------------------------------
 
@@ -293,10 +353,11 @@ class HubStore:
     ) -> bytes:
         """File a report with its envelopes and the receipt; return the receipt that holds.
 
-        The same report again returns the first receipt; another one of the box is refused.
+        The same report again returns the first receipt; another one of the box is refused, and so
+        is any once the round has closed: nothing joins the candidates after they are frozen.
         """
         box, data = report.body.box, report.encode()
-        with self._write() as db:
+        with self.write() as db:
             row = db.execute(
                 "SELECT report, receipt FROM report WHERE round = ? AND box = ?", (name, box)
             ).fetchone()
@@ -304,6 +365,7 @@ class HubStore:
                 if row[0] != data:
                     raise WrongStateError("the box has sent another report for this round")
                 return bytes(row[1])
+            _must_be(db, name, Hub.OPEN, "late: the round is closed; report to the next one")
             seq = db.execute("SELECT count(*) FROM report WHERE round = ?", (name,)).fetchone()[0]
             db.execute(
                 "INSERT INTO report VALUES (?, ?, ?, ?, ?, ?, 'in', NULL)",
@@ -317,24 +379,34 @@ class HubStore:
 
     def reports(self, name: str, state: str = "in") -> list[Report]:
         """Return the reports in a state, in order of the boxes' names."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT report FROM report WHERE round = ? AND state = ? ORDER BY box", name, state
         )
         return [decode(Report, row[0]) for row in rows]
 
+    def filed(self, name: str) -> dict[str, Report]:
+        """Return every report ever filed for a round by box, whatever became of it."""
+        rows = self.rows("SELECT box, report FROM report WHERE round = ?", name)
+        return {box: decode(Report, data) for box, data in rows}
+
     def report_of(self, name: str, box: str) -> Report | None:
         """Return a box's report, whatever became of it."""
-        found = self._rows("SELECT report FROM report WHERE round = ? AND box = ?", name, box)
+        found = self.rows("SELECT report FROM report WHERE round = ? AND box = ?", name, box)
         return decode(Report, found[0][0]) if found else None
 
     def envelope(self, name: str, box: str, helper: int) -> bytes:
         """Return the envelope of a box for a helper; NotFoundError."""
         text = "SELECT data FROM envelope WHERE round = ? AND box = ? AND helper = ?"
-        return bytes(self._row(text, name, box, helper)[0])
+        return bytes(self.row(text, name, box, helper)[0])
 
     def take_out(self, name: str, box: str, state: str, why: bytes) -> bool:
-        """Mark a report `withdrawn` or `dropped`; return whether it was in."""
-        with self._write() as db:
+        """Mark a report `withdrawn` or `dropped`; return whether it was in.
+
+        RoundRefusedError when it is to be withdrawn and the round has closed.
+        """
+        with self.write() as db:
+            if state == "withdrawn":
+                _must_be(db, name, Hub.OPEN, "the round is closed; a report stays in it")
             return bool(
                 db.execute(
                     "UPDATE report SET state = ?, why = ? "
@@ -345,14 +417,14 @@ class HubStore:
 
     def states(self, name: str) -> list[tuple[str, str, int]]:
         """Return box, state and time of every report of a round."""
-        rows = self._rows("SELECT box, state, at FROM report WHERE round = ? ORDER BY box", name)
+        rows = self.rows("SELECT box, state, at FROM report WHERE round = ? ORDER BY box", name)
         return [(box, state, at) for box, state, at in rows]
 
     # --- what helpers say ----------------------------------------------------------------------
 
     def say(self, name: str, helper: str, kind: str, body: bytes) -> None:
         """Keep a helper's word; the same again is no news, another is refused."""
-        with self._write() as db:
+        with self.write() as db:
             row = db.execute(
                 "SELECT body FROM said WHERE round = ? AND helper = ? AND kind = ?",
                 (name, helper, kind),
@@ -364,7 +436,7 @@ class HubStore:
 
     def said(self, name: str, kind: str) -> dict[str, bytes]:
         """Return what helpers said, by helper."""
-        rows = self._rows(
+        rows = self.rows(
             "SELECT helper, body FROM said WHERE round = ? AND kind = ? ORDER BY helper", name, kind
         )
         return {helper: bytes(body) for helper, body in rows}
@@ -373,7 +445,7 @@ class HubStore:
 
     def keep_total(self, name: str, boxes: Sequence[str], total: Words) -> None:
         """Keep the sum so far together with whose vectors are in it."""
-        with self._write() as db:
+        with self.write() as db:
             db.execute(
                 "INSERT OR REPLACE INTO accumulator VALUES (?, ?, ?)",
                 (name, ",".join(sorted(boxes)), total.tobytes()),
@@ -381,7 +453,7 @@ class HubStore:
 
     def total(self, name: str, ring: int) -> tuple[list[str], Words] | None:
         """Return the kept sum and its boxes, if there is one."""
-        found = self._rows("SELECT boxes, total FROM accumulator WHERE round = ?", name)
+        found = self.rows("SELECT boxes, total FROM accumulator WHERE round = ?", name)
         if not found:
             return None
         boxes, data = found[0]
@@ -390,8 +462,12 @@ class HubStore:
     # --- refusals ----------------------------------------------------------------------------
 
     def refused(self, at: int, name: str, peer: str, code: str) -> None:
-        """Keep that something was refused: what, whose, why."""
-        with self._write() as db:
+        """Keep that something was refused: what, whose, why. The oldest of many are let go."""
+        with self.write() as db:
+            db.execute(
+                "DELETE FROM refusal WHERE seq <= (SELECT max(seq) FROM refusal) - ?",
+                (_MOST_REFUSALS,),
+            )
             db.execute(
                 "INSERT INTO refusal (at, round, peer, code) VALUES (?, ?, ?, ?)",
                 (at, name, peer, code),
@@ -399,8 +475,24 @@ class HubStore:
 
     def refusals(self) -> list[tuple[int, str, str, str]]:
         """Return the refusals, newest first: time, round, peer, code."""
-        rows = self._rows("SELECT at, round, peer, code FROM refusal ORDER BY seq DESC LIMIT 1000")
+        rows = self.rows("SELECT at, round, peer, code FROM refusal ORDER BY seq DESC LIMIT 1000")
         return [(at, name, peer, code) for at, name, peer, code in rows]
+
+
+def _must_be(db: sqlite3.Connection, name: str, state: Hub, otherwise: str) -> None:
+    row = db.execute("SELECT state FROM round WHERE name = ?", (name,)).fetchone()
+    if row is None or row[0] != state:
+        raise RoundRefusedError(otherwise)
+
+
+@contextmanager
+def _disk() -> Iterator[None]:
+    try:
+        yield
+    except OSError as cause:
+        if cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFullError("the hub's disk is full; try again later") from cause
+        raise StoreUnavailableError("the hub's files cannot be read or written") from cause
 
 
 def _sync(folder: Path) -> None:

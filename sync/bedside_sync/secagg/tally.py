@@ -99,22 +99,28 @@ class Tally:
     def __post_init__(self) -> None:
         self.total = np.zeros(self.manifest.length, word_type(self.manifest.ring))
 
-    def add(self, report: Report, masked: Words) -> bool:
+    def add(self, report: Report, masked: Words, *, vector: bytes | None = None) -> bool:
         """Add a report's vector; return whether it was new.
+
+        Args:
+            report: whose.
+            masked: (d,) words.
+            vector: digest of `masked` when the caller has just computed it: hashing a vector
+                costs more than adding it.
 
         Raises:
             RoundRefusedError: the box has reported another vector, or the vector is not the one
                 signed.
         """
-        box, vector = report.body.box, report.body.vector
+        box, signed = report.body.box, report.body.vector
         held = self.boxes.get(box)
         if held is not None:
-            if held != vector:
+            if held != signed:
                 raise RoundRefusedError("the box has sent another report for this round")
             return False
-        self._must_be(report, masked)
+        self._must_be(report, masked, vector)
         self.total += masked
-        self.boxes[box] = vector
+        self.boxes[box] = signed
         return True
 
     def drop(self, report: Report, masked: Words) -> None:
@@ -129,10 +135,11 @@ class Tally:
         self.total -= masked
         del self.boxes[report.body.box]
 
-    def _must_be(self, report: Report, masked: Words) -> None:
+    def _must_be(self, report: Report, masked: Words, vector: bytes | None = None) -> None:
         if masked.shape != self.total.shape or masked.dtype != self.total.dtype:
             raise RoundRefusedError("the vector has another length or ring than the round")
-        if vector_digest(masked, self.manifest.ring)[0].hex() != report.body.vector:
+        found = vector or vector_digest(masked, self.manifest.ring)[0]
+        if found.hex() != report.body.vector:
             raise RoundRefusedError("the vector is not the one the box signed")
 
 
