@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from bedside_core.accounting import UNITS_PER_RHO, epsilon
+from bedside_core.accounting import epsilon
 from bedside_core.errors import InvalidInputError, NotFoundError
 from bedside_core.ledger.entries import Scope, ScopeKind
 from bedside_core.ledger.state import Ledger, Status, epoch_scope
@@ -270,16 +270,7 @@ def _scalar(value: object) -> str:
 
 def format_float(value: float) -> str:
     """Return a float that YAML 1.1 readers take for one: a point always, a sign on the exponent."""
-    text = repr(value)
-    if "e" not in text:
-        return text
-    mantissa, _, exponent = text.partition("e")
-    sign = "" if exponent.startswith(("+", "-")) else "+"
+    mantissa, mark, exponent = repr(value).partition("e")  # Python writes the sign itself
     point = "" if "." in mantissa else ".0"
-    return f"{mantissa}{point}e{sign}{exponent}"
+    return f"{mantissa}{point}{mark}{exponent}"
 
-
-def rho_text(units: int) -> str:
-    """Return rho of units as an exact decimal."""
-    whole, rest = divmod(units, UNITS_PER_RHO)
-    return f"{whole}.{rest:012d}".rstrip("0").rstrip(".") if rest else str(whole)
