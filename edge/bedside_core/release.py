@@ -135,6 +135,20 @@ def fingerprint(request: ReleaseRequest) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def request_document(request: ReleaseRequest) -> bytes:
+    """Return a request as canonical JSON: enough to finish it after a restart.
+
+    `bedside_core.release_check.parse_request` reads it back.
+    """
+    named = ("snapshot", "dataset", "epoch", "policy", "purpose", "nights", "units", "pure")
+    identity = {name: getattr(request, name) for name in named}
+    document = {
+        "identity": identity | {"schedule": str(request.schedule)},
+        "statistics": [spec_document(spec) for spec in request.specs],
+    }
+    return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
 def spec_document(spec: StatSpec) -> dict[str, object]:
     """Return everything public about a statistic as plain JSON values."""
     return {one.name: _plain(getattr(spec, one.name)) for one in fields(spec)}

@@ -143,7 +143,7 @@ def check_document(data: bytes, earlier: Sequence[Sequence[int]] | None = None) 
     """
     found = read_document(data)
     try:
-        prepared = prepare(_request(found))
+        prepared = prepare(parse_request(found))
         around = _surroundings(found)
         values = tuple(cell["value"] for cell in found["cells"])
         wanted = public_part(prepared, around)
@@ -189,7 +189,8 @@ def read_document(data: bytes) -> dict[str, Any]:
     return dict(found)
 
 
-def _request(found: Mapping[str, Any]) -> ReleaseRequest:
+def parse_request(found: Mapping[str, Any]) -> ReleaseRequest:
+    """Return the question of a document, or of what `request_document` writes."""
     named = found["identity"]
     return ReleaseRequest(
         specs=tuple(_spec(one) for one in found["statistics"]),

@@ -1,0 +1,354 @@
+"""Release a statistic: permitted, charged, measured, signed, final, and only then answered.
+
+The order is the guarantee. The charge is durable before a random byte is read, the answer is
+durable before anybody sees it, and whoever asks again gets the stored bytes. A kill between the two
+leaves a charge without an answer, which is finished with fresh noise: nothing was seen of the old
+one. Nothing is refunded.
+"""
+
+import json
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from bedside_core.accounting import epsilon
+from bedside_core.errors import (
+    BedsideError,
+    InvalidInputError,
+    NotFoundError,
+    WrongStateError,
+)
+from bedside_core.ledger.decide import Ask
+from bedside_core.ledger.entries import Voided
+from bedside_core.ledger.state import Charge, Ledger, Status, epoch_scope, scopes_of
+from bedside_core.planner import DELTA, Schedule
+from bedside_core.release import Prepared, ReleaseRequest, prepare
+from bedside_core.release_check import release_file
+from bedside_core.release_document import (
+    PAYLOAD_TYPE,
+    Standing,
+    Surroundings,
+    gaussian_view,
+    release_document,
+)
+from bedside_core.signatures import seal_envelope
+from bedside_core.statistics.measure import GaussianLaw, choose, measure
+from bedside_core.statistics.query import Query
+from bedside_core.statistics.rows import Kept, Snapshot
+from bedside_core.statistics.running import running
+from bedside_core.uses import Asker, Target, Use
+from bedside_edge.ports import Clock
+from bedside_edge.ports.evidence import LogSigner
+from bedside_edge.ports.noise import Noise
+from bedside_edge.ports.privacy import Held, LedgerStore, Release, SnapshotStore, Window
+from bedside_edge.services.gate import Gate
+
+log = logging.getLogger(__name__)
+
+DAY_MS = 86_400_000
+_MILLIONTHS = 10**6
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """The evidence log that binds answers: its name, and the proof file of an entry."""
+
+    name: str
+    proof: Callable[[int], bytes]
+
+
+class ReleaseService:
+    """Releases statistics. Synchronous; methods may be called from any thread."""
+
+    def __init__(
+        self,
+        ledger: LedgerStore,
+        snapshots: SnapshotStore,
+        noise: Noise,
+        device: LogSigner,
+        gate: Gate,
+        origin: Origin,
+        clock: Clock,
+    ) -> None:
+        """Stand on the ports.
+
+        Args:
+            ledger: charges and keeps answers.
+            snapshots: frozen study rows.
+            noise: the box's exact mechanisms.
+            device: the Ed25519 key that signs documents.
+            gate: asked before every release.
+            origin: the evidence log.
+            clock: which nights of a schedule are over.
+        """
+        self._ledger, self._snapshots, self._noise = ledger, snapshots, noise
+        self._device, self._gate, self._origin, self._clock = device, gate, origin, clock
+
+    # --- asking --------------------------------------------------------------------------------
+
+    def release(
+        self,
+        request: ReleaseRequest,
+        asker: Asker,
+        *,
+        requester: str = "",
+        target: Target = Target.OUTSIDE,
+    ) -> Release:
+        """Return the answer of a one-off, or of the first night of a schedule that is over.
+
+        Args:
+            request: what is asked; `open_schedule` is for schedules.
+            asker: who asks, for the gate.
+            requester: whose budget pays; the asker's own when empty.
+            target: where the answer goes.
+
+        Raises:
+            InvalidInputError: the request cannot be measured.
+            NotPermittedError, SealedError: the gate says no.
+            NotFoundError: no such snapshot; nothing was charged.
+            BudgetExhaustedError, ClosedEpochError, LedgerLockedError, ClockAlarmError,
+            WitnessNeededError, WrongStateError: see `LedgerStore.reserve`.
+            DiskFullError, StoreUnavailableError: asked again, it goes on where it stopped.
+        """
+        if request.schedule is not Schedule.ONE_OFF:
+            raise InvalidInputError("a schedule is opened, its nights are released when they end")
+        prepared = prepare(request)
+        self._permit(prepared, asker, target)
+        stored = self._ledger.replay(prepared.fingerprint)
+        if stored is not None:
+            return stored
+        self._charge(prepared, requester or asker.actor_id)
+        return self._once(prepared)
+
+    def open_schedule(
+        self,
+        request: ReleaseRequest,
+        asker: Asker,
+        *,
+        requester: str = "",
+        target: Target = Target.OUTSIDE,
+    ) -> str:
+        """Charge all nights of a schedule at once; return its fingerprint.
+
+        The first night is the day (UTC) of the charge. Raises as `release` does.
+        """
+        if request.schedule is Schedule.ONE_OFF:
+            raise InvalidInputError("a one-off has no nights")
+        prepared = prepare(request)
+        self._permit(prepared, asker, target)
+        self._charge(prepared, requester or asker.actor_id)
+        return prepared.fingerprint
+
+    def replay(self, fingerprint: str, night: int = 0) -> Release:
+        """Return the stored answer, free; NotFoundError."""
+        stored = self._ledger.replay(fingerprint, night)
+        if stored is None:
+            raise NotFoundError("no answer of that fingerprint and night")
+        return stored
+
+    def file(self, fingerprint: str, night: int = 0) -> bytes:
+        """Return the one file a recipient keeps: signed document and the log's proof of it."""
+        stored = self.replay(fingerprint, night)
+        return release_file(stored.signature, self._origin.proof(stored.index))
+
+    # --- nights and leftovers --------------------------------------------------------------------
+
+    def nights(self) -> int:
+        """Release every night that is over and has no answer yet; return how many.
+
+        A schedule that fails does not hold up the others; its error is logged and it is tried
+        again the next time.
+        """
+        made = 0
+        for fingerprint in self._ledger.unfinished():
+            held = self._ledger.held(fingerprint)
+            if held is None or held.request.schedule is Schedule.ONE_OFF:
+                continue
+            try:
+                while self._night_is_over(held):
+                    self._night(held)
+                    made += 1
+                    held = self._must_hold(fingerprint)
+            except BedsideError as error:
+                log.error("night not released", extra={"code": error.code})  # noqa: TRY400
+        return made
+
+    def resume(self) -> int:
+        """Finish what a kill left charged and unanswered; return how many were finished or voided.
+
+        No second charge: nobody has seen anything of the first draw.
+        """
+        done = 0
+        for fingerprint in self._ledger.unfinished():
+            held = self._ledger.held(fingerprint)
+            if held is None or held.request.schedule is not Schedule.ONE_OFF:
+                continue
+            try:
+                self._once(prepare(held.request))
+            except WrongStateError:
+                log.warning("release voided: its snapshot is gone")
+            done += 1
+        return done
+
+    # --- inside ----------------------------------------------------------------------------------
+
+    def _permit(self, prepared: Prepared, asker: Asker, target: Target) -> None:
+        request, ledger = prepared.request, self._ledger.ledger()
+        left = ledger.budget(epoch_scope(request.dataset, request.epoch)).left - prepared.cost
+        after = int(epsilon(left, DELTA) * _MILLIONTHS) if left > 0 else 0
+        self._gate.statistic(Use.RELEASE, asker, epsilon_left=after, target=target).must()
+
+    def _charge(self, prepared: Prepared, requester: str) -> None:
+        """Reserve; a snapshot that does not exist, or another policy, is refused before it."""
+        request = prepared.request
+        held = self._ledger.held(prepared.fingerprint)
+        if held is None:
+            policy = self._ledger.ledger().policy
+            if policy is None or policy.version != request.policy:
+                raise WrongStateError("the policy in force is another one; ask again under it")
+            once = request.schedule is Schedule.ONE_OFF
+            if once and self._snapshots.window(request.snapshot) is None:
+                raise NotFoundError("no snapshot of that label")
+        self._ledger.reserve(
+            Ask(
+                fingerprint=prepared.fingerprint,
+                dataset=request.dataset,
+                epoch=request.epoch,
+                requester=requester,
+                purpose=request.purpose,
+                cost=prepared.cost,
+                nights=request.nights,
+            ),
+            request,
+        )
+
+    def _once(self, prepared: Prepared) -> Release:
+        label = prepared.request.snapshot
+        window, snapshot = self._snapshots.window(label), self._snapshots.load(label)
+        if window is None or snapshot is None:
+            return self._void(prepared.fingerprint)
+        values = _measured(prepared, snapshot, self._noise)
+        return self._finish(prepared, 0, values, window)
+
+    def _void(self, fingerprint: str) -> Release:
+        ledger = self._ledger.ledger()
+        charge = ledger.charges[fingerprint]
+        if charge.status is Status.RESERVED:
+            at = max(ledger.floor, self._clock.now())
+            self._ledger.append(Voided(at=at, fingerprint=fingerprint))
+        raise WrongStateError("the snapshot is gone; the release is void and its cost stays spent")
+
+    def _night_is_over(self, held: Held) -> bool:
+        night = len(held.answered)
+        if night >= held.request.nights:
+            return False
+        return night_window(held, night).ends <= self._clock.now()
+
+    def _night(self, held: Held) -> Release:
+        """Release the first night without an answer."""
+        night = len(held.answered)
+        prepared = prepare(held.request)
+        query, law = prepared.query, prepared.law
+        if query is None or not isinstance(law, GaussianLaw):
+            raise InvalidInputError("a schedule measures a vector with Gaussian noise")
+        window = night_window(held, night)
+        label = self._snapshots.freeze(window)
+        try:
+            snapshot = self._snapshots.load(label)
+            if snapshot is None:
+                raise WrongStateError("patients were erased meanwhile; the night is frozen again")
+            kept = snapshot.keep(query.c, self._ledger.used(held.fingerprint))
+            if held.request.schedule is Schedule.RUNNING:
+                return self._running_night(prepared, query, law, night, kept, window)
+            values = measure(query, law, kept, self._noise)
+            return self._finish(prepared, night, values, window, used=kept.used)
+        finally:
+            self._snapshots.drop(label)
+
+    def _running_night(
+        self,
+        prepared: Prepared,
+        query: Query,
+        law: GaussianLaw,
+        night: int,
+        kept: Kept,
+        window: Window,
+    ) -> Release:
+        totals = running(query, prepared.request.nights)
+        exact = tuple(query.exact(kept))
+        vectors = [*self._ledger.carried(prepared.fingerprint), exact]
+        values = totals.measure(vectors, law.units, self._noise)
+        earlier = [
+            released_values(self.replay(prepared.fingerprint, n).document) for n in range(night)
+        ]
+        return self._finish(prepared, night, values, window, earlier, kept.used, exact)
+
+    def _finish(
+        self,
+        prepared: Prepared,
+        night: int,
+        values: Sequence[int],
+        window: Window,
+        earlier: Sequence[Sequence[int]] = (),
+        used: Mapping[str, int] | None = None,
+        exact: Sequence[int] = (),
+    ) -> Release:
+        ledger, held = self._ledger.ledger(), self._must_hold(prepared.fingerprint)
+        around = Surroundings(
+            origin=self._origin.name,
+            seq=held.seq,
+            night=night,
+            starts=window.starts,
+            ends=window.ends,
+            standings=standings(ledger, ledger.charges[prepared.fingerprint]),
+            views=views(ledger, prepared.request),
+        )
+        document = release_document(prepared, values, around, earlier)
+        key = self._device.key.key_id.hex()
+        envelope = seal_envelope(PAYLOAD_TYPE, document, {key: self._device.sign})
+        stored = self._ledger.finish(
+            prepared.fingerprint, night, document, envelope, used or {}, exact
+        )
+        log.info("release final", extra={"count": night + 1})
+        return stored
+
+    def _must_hold(self, fingerprint: str) -> Held:
+        held = self._ledger.held(fingerprint)
+        if held is None:
+            raise WrongStateError("nothing is reserved for this answer")
+        return held
+
+
+def _measured(prepared: Prepared, snapshot: Snapshot, noise: Noise) -> tuple[int, ...]:
+    """Return the noisy integers of a one-off."""
+    if prepared.choice is not None and prepared.choice_law is not None:
+        kept = snapshot.keep(prepared.choice.c)
+        return choose(prepared.choice, prepared.choice_law, kept, noise)
+    if prepared.query is None or prepared.law is None:
+        raise InvalidInputError("a release without a law")
+    return measure(prepared.query, prepared.law, snapshot.keep(prepared.query.c), noise)
+
+
+def night_window(held: Held, night: int) -> Window:
+    """Return the arrivals of a schedule's night: whole days, UTC, from the day of the charge."""
+    starts = held.at // DAY_MS * DAY_MS + night * DAY_MS
+    request = held.request
+    return Window(dataset=request.dataset, epoch=request.epoch, starts=starts, ends=starts + DAY_MS)
+
+
+def standings(ledger: Ledger, charge: Charge) -> tuple[Standing, ...]:
+    """Return the budgets a release was charged to, as they are now."""
+    scopes = scopes_of(charge.reserved)
+    budgets = [(scope, ledger.budget(scope)) for scope in scopes]
+    return tuple(Standing(scope=s, cap=b.cap, spent=b.spent) for s, b in budgets)
+
+
+def views(ledger: Ledger, request: ReleaseRequest) -> dict[str, float]:
+    """Return the printed second totals of the epoch; they decide nothing."""
+    spent = ledger.spent.get(epoch_scope(request.dataset, request.epoch), 0)
+    return {"exact-gaussian": gaussian_view(spent)} if spent else {}
+
+
+def released_values(document: bytes) -> tuple[int, ...]:
+    """Return the integers of a stored answer."""
+    return tuple(cell["value"] for cell in json.loads(document)["cells"])
