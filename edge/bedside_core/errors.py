@@ -571,6 +571,27 @@ class ProofMismatchError(RefusedError):
     code = "proof-mismatch"
 
 
+class InvalidWitnessPolicyError(InvalidInputError):
+    """A text that says which witnesses are enough cannot be read."""
+
+    code = "invalid-witness-policy"
+
+
+class QuorumMissingError(RefusedError):
+    """Too few witnesses cosigned the checkpoint for the policy."""
+
+    code = "quorum-missing"
+
+
+class EvidenceGapError(UnavailableError):
+    """A witness saw more, or something else, of this log: restored, cloned or changed.
+
+    The box signs and releases nothing until its log goes on under a new name.
+    """
+
+    code = "evidence-gap"
+
+
 # --- the HTTP shell --------------------------------------------------------------------------
 
 

@@ -76,6 +76,7 @@ class Incident(StrEnum):
     SEALED = "sealed"
     SHUTDOWN = "shutdown"
     PATCHING = "patching"
+    DRILL = "drill"  # as normal; every entry of the incident says that it is a drill
 
 
 class Target(StrEnum):

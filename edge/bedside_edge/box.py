@@ -19,8 +19,9 @@ from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
-from bedside_core.errors import InvalidConfigError, InvalidInputError, UnavailableError
+from bedside_core.errors import InvalidConfigError, InvalidInputError, SealedError, UnavailableError
 from bedside_core.findings import Check
+from bedside_core.uses import Incident
 from bedside_edge.api.app import create_app
 from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.mutual import CertificateActors
@@ -51,7 +52,12 @@ from bedside_edge.services.routing import RoutingService
 from bedside_edge.services.worker import Bell, Jobs, Worker
 from bedside_edge.services.workitems import WorkitemPerformer, WorkitemService
 from bedside_edge.services.worklist import WorklistService
-from bedside_edge.state_folder import access_service, keeping_service, open_folder
+from bedside_edge.state_folder import (
+    access_service,
+    incident_service,
+    keeping_service,
+    open_folder,
+)
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.malloc_glibc import keep_freed_memory
 from bedside_edge.system.picture_pillow import PillowPicture
@@ -91,6 +97,9 @@ class Box:
         )
         self.loaded = load_model(config.model)
         self.state = open_folder(config, folder, self.clock, self.random)
+        if self.state.incidents.now() is Incident.SHUTDOWN:
+            self.state.close()
+            raise SealedError("the box was shut down; `bedside-edge unseal` at the box, by two")
         self.access = access_service(config, self.state, self.clock, self.random)
         self.evidence = EvidenceService(
             self.state.evidence,
@@ -110,6 +119,10 @@ class Box:
         self.gate = Gate(
             self.policies.policy, self.state.governance, self.clock, self.state.evidence.append
         )
+        self.incidents = incident_service(
+            config, self.state, self.clock, changed=self._state_changed
+        )
+        self.gate.incident = self.state.incidents.now
         self.policies.bind(self.gate)
         self.grading = GradingService(
             load_grading(config.policy), self.state.governance, self.clock
@@ -163,6 +176,7 @@ class Box:
             config, self.state, self.clock, partial(sweep_permitted, self.gate)
         )
         self._sweeper = Loop(self.keeping.retention, self.bell)
+        self._clocks = Loop(self.incidents, self.bell)
         self._performer = Loop(self._workitem_performer(), self.bell)
         self._performing: list[threading.Thread] = []
         self.workers = [self._worker() for _ in range(self.loaded.opened.plan.streams)]
@@ -196,10 +210,12 @@ class Box:
             policies=self.policies,
             grading=self.grading,
             evidence=self.evidence,
+            incidents=self.incidents,
             health=Health(self),
             clock=self.clock,
             random=self.random,
             sign_on=self.sign_on,
+            settings=self.config,
         )
 
     def start(self) -> int:
@@ -216,6 +232,9 @@ class Box:
         grading = threading.Thread(target=self.grading.run, name="grading", daemon=True)
         grading.start()
         self._performing.append(grading)
+        ticking = threading.Thread(target=self._clocks.run, name="incidents", daemon=True)
+        ticking.start()
+        self._performing.append(ticking)
         sweeping = threading.Thread(target=self._sweeper.run, name="retention", daemon=True)
         sweeping.start()
         self._performing.append(sweeping)
@@ -231,12 +250,19 @@ class Box:
         self.outgoing.stop()
         self._performer.stop()
         self._sweeper.stop()
+        self._clocks.stop()
         self.grading.stop()
         for thread in self._performing:
             thread.join(_STOP_S)
         self.evidence.stop()
         self.state.close()
         self.models.close()
+
+    def _state_changed(self, state: Incident) -> None:
+        """Wake whoever waits; a box that is shut down ends its process in order."""
+        self.bell.ring()
+        if state is Incident.SHUTDOWN:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def reload_certificates(self) -> None:
         """Read certificates and keys again; what cannot be used leaves the old ones in force."""

@@ -554,6 +554,25 @@ class Workitems(_Section):
     )
 
 
+class Site(_Section):
+    """The hospital, for duties and notices."""
+
+    region: Literal["cn", "eu", "us"] = Field(
+        default="cn", description="Where the hospital lies; picks the clocks of an incident"
+    )
+    operator: Literal["other", "critical-infrastructure", "central-organ"] = Field(
+        default="other", description="Kind of operator, as the incident-report measures name it"
+    )
+    contact: str = Field(
+        default="", max_length=200, description="Whom to ask about an incident; stands in notices"
+    )
+    diagnosis_basis: Literal["treatment", "consent"] = Field(
+        default="treatment",
+        description="On what the diagnosis of a patient stands: the treatment contract, or a "
+        "consent on record (unverified - have it checked)",
+    )
+
+
 class Config(_Section):
     """All settings of a box."""
 
@@ -580,6 +599,7 @@ class Config(_Section):
     log: Log = Log()
     policy: Policy = Policy()
     evidence: Evidence = Evidence()
+    site: Site = Site()
 
 
 def parse_config(text: str) -> Config:

@@ -2,11 +2,13 @@
 
 import json
 import ssl
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import httpx
 
-from bedside_core.errors import InvalidInputError, RefusedError, UnavailableError
+from bedside_core.errors import BedsideError, InvalidInputError, RefusedError, UnavailableError
 
 Json = dict[str, Any]
 
@@ -84,6 +86,31 @@ def trusted(url: str) -> ssl.SSLContext | bool:
     return ssl.create_default_context() if url.startswith("https:") else True
 
 
+@contextmanager
+def person(url: str, login: str, password: str) -> Iterator[Callable[..., Json]]:
+    """Lend the way to ask a running box as a person: logged in meanwhile, logged out after it.
+
+    Raises:
+        BedsideError: as for `change_model`.
+    """
+    url = url.rstrip("/")
+    with (
+        _mapped(url),
+        httpx.Client(timeout=_TIMEOUT_S, trust_env=False, verify=trusted(url)) as client,
+    ):
+
+        def ask(method: str, path: str, body: Json | None = None) -> Json:
+            return _read(client.request(method, f"{url}/api/v1{path}", json=body))
+
+        opened = ask("POST", "/login", {"login": login, "password": password})
+        client.headers["X-CSRF-Token"] = opened["csrf"]
+        try:
+            yield ask
+        finally:
+            with suppress(BedsideError, httpx.HTTPError):  # the session ends by itself as well
+                ask("POST", "/logout")
+
+
 def _ask(
     method: str,
     url: str,
@@ -96,7 +123,7 @@ def _ask(
     sent = dict(headers or {})
     if token:
         sent["Authorization"] = f"Bearer {token}"
-    try:
+    with _mapped(url):
         answer = httpx.request(
             method,
             url + path,
@@ -106,15 +133,26 @@ def _ask(
             trust_env=False,
             verify=trusted(url),
         )
-        found = answer.json() if answer.content else {}
+        return answer.headers.get("etag", ""), _read(answer)
+
+
+@contextmanager
+def _mapped(url: str) -> Iterator[None]:
+    try:
+        yield
     except httpx.InvalidURL as cause:
         raise InvalidInputError(f"{url} is no address of a box") from cause
     except httpx.HTTPError as cause:
         raise UnavailableError(f"no box answers at {url}") from cause
     except json.JSONDecodeError as cause:
         raise UnavailableError(f"what answers at {url} is no box") from cause
+
+
+def _read(answer: httpx.Response) -> Json:
+    """Return the document of an answer; what it refuses is raised."""
+    found: Json = answer.json() if answer.content else {}
     if answer.is_success:
-        return answer.headers.get("etag", ""), found
+        return found
     code = str(found.get("type", "")).rpartition(":")[2]
     words = f"{found.get('detail', 'the box refuses')} ({code})"
     if answer.status_code >= 500:

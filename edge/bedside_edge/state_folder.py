@@ -1,17 +1,22 @@
 """The state folder as the settings want it: for the box, and for commands while no box runs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.resources import files
 from pathlib import Path
 
-from bedside_core.errors import NotFoundError
+from bedside_core.errors import EvidenceDamagedError, NotFoundError
+from bedside_core.incident import parse_duties
 from bedside_core.retention import RetentionRules
+from bedside_core.uses import Incident
 from bedside_edge.config import Config
 from bedside_edge.ports import Clock, Priority, RandomBytes
+from bedside_edge.ports.incidents import Check
 from bedside_edge.services.access import AccessService
+from bedside_edge.services.incident import IncidentService
 from bedside_edge.services.keeping import Keeping
 from bedside_edge.services.retention import RetentionService
-from bedside_edge.store.evidence_open import LogSettings
+from bedside_edge.store.evidence_open import LogSettings, check_at_start
 from bedside_edge.store.objects import DiskLimits
 from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.state import DATABASE, State, open_state
@@ -108,6 +113,64 @@ def keeping_service(
         ),
         subjects=state.subjects,
     )
+
+
+def incident_service(
+    config: Config,
+    state: State,
+    clock: Clock,
+    *,
+    changed: Callable[[Incident], None] = lambda _: None,
+    checks: Mapping[str, Check] | None = None,
+) -> IncidentService:
+    """Return the service that seals the box, over an open folder.
+
+    Args:
+        config: the settings.
+        state: the open folder.
+        clock: for the clocks of incidents.
+        changed: told every new state of the box.
+        checks: what has to be green before a sealed box opens, beside the evidence log.
+    """
+
+    def evidence() -> bool:
+        try:
+            check_at_start(state.database, state.evidence.origin)
+        except EvidenceDamagedError:
+            return False
+        return True
+
+    data = (files("bedside_edge.system") / "regimes" / "incidents.toml").read_bytes()
+    return IncidentService(
+        state.incidents,
+        parse_duties(data),
+        clock,
+        region=config.site.region,
+        operator=config.site.operator,
+        contact=config.site.contact,
+        checks={"evidence": evidence} | dict(checks or {}),
+        changed=changed,
+    )
+
+
+@contextmanager
+def offline_incidents(
+    config: Config, folder: Path
+) -> Iterator[tuple[IncidentService, AccessService]]:
+    """Lend incidents and accounts of a folder that no box has open.
+
+    Raises:
+        NotFoundError: there is no box in the folder.
+        StoreUnavailableError: a box has it open: ask the box instead.
+    """
+    if not (folder / DATABASE).is_file():
+        raise NotFoundError(f"there is no {DATABASE} in {folder}")
+    clock, random = SystemClock(), OsRandom()
+    state = open_folder(config, folder, clock, random)
+    try:
+        yield incident_service(config, state, clock), access_service(config, state, clock, random)
+    finally:
+        state.close()
 
 
 @contextmanager

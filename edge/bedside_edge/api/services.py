@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -12,6 +12,7 @@ from bedside_core.findings import Check, Rule
 from bedside_core.manifest import Manifest
 from bedside_core.rollout import Deployment
 from bedside_core.routing import Chance, Image, Plan, Rules
+from bedside_edge.config import Config
 from bedside_edge.ports import (
     Alarm,
     Arrival,
@@ -34,6 +35,7 @@ from bedside_edge.services.evidence import EvidenceService
 from bedside_edge.services.gate import Gate
 from bedside_edge.services.grading import GradingService
 from bedside_edge.services.holdings import Holdings
+from bedside_edge.services.incident import IncidentService
 from bedside_edge.services.keeping import Keeping
 from bedside_edge.services.oidc import SingleSignOn
 from bedside_edge.services.pictures import PictureService
@@ -251,6 +253,11 @@ class DryRun(Protocol):
 class Routing(Protocol):
     """The routing rules in force."""
 
+    @property
+    def rules(self) -> Rules:
+        """The rules themselves."""
+        ...
+
     def dry_run(self, images: Sequence[Image], rules: Rules | None = None) -> DryRun:
         """Say what these rules, or those in force, would do; nothing changes."""
         ...
@@ -391,4 +398,6 @@ class Services:
     health: Health
     clock: Clock
     random: RandomBytes
+    incidents: IncidentService | None = None  # how the box is
     sign_on: SingleSignOn | None = None  # through an identity provider, where one is configured
+    settings: Config = field(default_factory=Config)  # for people to read; nothing acts on them

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
-from bedside_core.errors import DiskFullError, InvalidInputError, SopClassMismatchError
+from bedside_core.errors import DiskFullError, InvalidInputError, SealedError, SopClassMismatchError
 from bedside_edge.api.intake import Intake, Item
 from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.pool import WorkPool
@@ -71,14 +71,15 @@ def stow_reply(items: Sequence[Item], base_url: str, study: str) -> Reply:
 
     Raises:
         InvalidInputError: there was no part.
-        DiskFullError: no part could be taken in for want of space.
+        DiskFullError, SealedError: no part could be taken in for want of space, or
+            because the box is sealed.
     """
     if not items:
         raise InvalidInputError("the request holds no instance")
     failed = [item for item in items if item.error is not None]
     if len(failed) == len(items):
         for item in failed:
-            if isinstance(item.error, DiskFullError):
+            if isinstance(item.error, (DiskFullError, SealedError)):
                 raise item.error
     status = 200 if not failed else 202 if len(failed) < len(items) else 409
     body = response_data_set(items, base_url, study)

@@ -22,6 +22,7 @@ from bedside_edge.cli import access as access_cli
 from bedside_edge.cli import backup as backup_cli
 from bedside_edge.cli import destinations as destinations_cli
 from bedside_edge.cli import evidence as evidence_cli
+from bedside_edge.cli import incident as incident_cli
 from bedside_edge.cli import keeping as keeping_cli
 from bedside_edge.cli import policy as policy_cli
 from bedside_edge.cli import privacy as privacy_cli
@@ -519,6 +520,9 @@ cli.add_command(backup_cli.backup)
 cli.add_command(keeping_cli.erase)
 cli.add_command(keeping_cli.hold)
 cli.add_command(keeping_cli.retention)
+cli.add_command(incident_cli.seal)
+cli.add_command(incident_cli.unseal)
+cli.add_command(incident_cli.incident)
 
 
 def main() -> None:

@@ -15,8 +15,9 @@ from time import gmtime, strftime
 from typing import Final
 
 from bedside_core.access import Actor
-from bedside_core.errors import NotFoundError
+from bedside_core.errors import NotFoundError, NotPermittedError, SealedError
 from bedside_core.evidence.entry import Kind, as_actor
+from bedside_core.incident import STOPPED
 from bedside_core.uses import (
     ActorKind,
     Ask,
@@ -182,7 +183,7 @@ class Gate:
         return Visible(studies=seen(Thing.STUDY), results=seen(Thing.RESULT))
 
     def receive(self, way: Way, source: str) -> None:
-        """Return when a sender may send; NotPermittedError otherwise.
+        """Return when a sender may send; NotPermittedError otherwise, SealedError of a sealed box.
 
         Called for every instance: the answer is kept for a sender until the policy or the state
         of the box changes, and ten minutes at most, which is also how often it leaves evidence.
@@ -199,7 +200,12 @@ class Gate:
             facts=Facts(thing=Thing.SOURCE, source=source),
             situation=Situation(purpose=Purpose.DIAGNOSIS, incident=incident),
         )
-        self.decide(ask).must()
+        try:
+            self.decide(ask).must()
+        except NotPermittedError as refused:
+            if incident in STOPPED:  # a sender tries again later, as with a full disk
+                raise SealedError("the box is sealed and takes nothing in") from refused
+            raise
         with self._lock:
             if policy is self._policy and len(self._senders) < _KEPT:
                 self._senders[way, source] = (incident, now)

@@ -20,7 +20,7 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
-from bedside_core.errors import DiskFullError, StoreUnavailableError
+from bedside_core.errors import DiskFullError, SealedError, StoreUnavailableError
 
 T = TypeVar("T")
 _GROUP: Final = 256  # functions in one transaction at most
@@ -343,6 +343,10 @@ def _translate(cause: BaseException) -> BaseException:
     if not isinstance(cause, sqlite3.Error):
         return cause
     code = getattr(cause, "sqlite_errorcode", None)
+    if code == sqlite3.SQLITE_CONSTRAINT_TRIGGER and str(cause) == SealedError.code:
+        sealed = SealedError("the box is sealed; what it holds may be looked at")
+        sealed.__cause__ = cause
+        return sealed
     ours = (
         DiskFullError("the disk is full; nothing was written")
         if code in _FULL

@@ -42,10 +42,11 @@ _LIST: Final = """(?1 = '[]' OR state IN (SELECT value FROM json_each(?1)))
   AND (?3 IS NULL OR priority = ?3) ORDER BY seq DESC LIMIT ?2"""
 _LIST_ALL: Final = f"{_SELECT} WHERE {_LIST}"
 _LIST_STUDY: Final = f"{_SELECT} WHERE study_id = ?4 AND {_LIST}"
-# An open job that no other job of its study has to end before, of a study under no legal hold
+# An open job that no other job of its study has to end before, of a study under no legal hold,
+# while the box is not sealed
 _FREE: Final = """
   FROM jobs
-  WHERE state IN ('collecting', 'ready')
+  WHERE state IN ('collecting', 'ready') AND EXISTS (SELECT 1 FROM box_open)
   AND NOT EXISTS (SELECT 1 FROM jobs AS r WHERE r.study_id = jobs.study_id AND r.state = 'running')
   AND NOT EXISTS (SELECT 1 FROM jobs AS o WHERE o.study_id = jobs.study_id AND o.seq < jobs.seq
                   AND o.state IN ('collecting', 'ready'))

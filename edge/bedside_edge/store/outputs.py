@@ -26,6 +26,7 @@ from bedside_edge.services.outputs import (
     Output,
     Pending,
     Routes,
+    SendRules,
 )
 from bedside_edge.store import told
 from bedside_edge.store.database import Database
@@ -38,13 +39,21 @@ _SELECT: Final = """
   SELECT d.delivery_id, d.output_id, o.result_id, d.study_id, o.kind, o.occasion, d.destination,
          d.state, d.attempts, d.refusals, d.created, d.updated, d.due, d.since, d.reason
   FROM deliveries AS d JOIN outputs AS o USING (output_id) """
+_LONGEST_WAIT_MS: Final = max(SendRules().refusal_waits_ms)
+_SHORT_WAIT_MS: Final = 60_000
+# Due now, or due later than anything is made to wait: that was dated by a clock that has been set
+# back since, and would wait as long as that clock was ahead
+_IS_DUE: Final = f"""(
+  {{row}}.due <= ?2 OR {{row}}.due > ?2 +
+  CASE {{row}}.refusals WHEN 0 THEN {_SHORT_WAIT_MS} ELSE {_LONGEST_WAIT_MS} END)"""
 # waiting objects that no earlier one of their study holds up
 _FREE: Final = """
-  d.destination = ?1 AND d.state = 'waiting'
+  EXISTS (SELECT 1 FROM box_open) AND d.destination = ?1 AND d.state = 'waiting'
   AND NOT EXISTS (SELECT 1 FROM deliveries AS e
                   WHERE e.study_id = d.study_id AND e.destination = d.destination
-                  AND e.seq < d.seq AND e.state = 'waiting' AND e.due > ?2)"""
-_DUE: Final = f"{_SELECT} WHERE {_FREE} AND d.due <= ?2 ORDER BY d.seq LIMIT ?3"
+                  AND e.seq < d.seq AND e.state = 'waiting'
+                  AND NOT {_IS_DUE.format(row="e")})"""
+_DUE: Final = f"{_SELECT} WHERE {_FREE} AND {_IS_DUE.format(row='d')} ORDER BY d.seq LIMIT ?3"
 _FILTER: Final = """(?1 = '[]' OR d.state IN (SELECT value FROM json_each(?1)))
   AND (?2 = '' OR d.destination = ?2) AND (?3 = '' OR d.study_id = ?3)
   AND (?4 = '' OR o.result_id = ?4)
@@ -60,7 +69,8 @@ _NEXT_DUE: Final = """
     SELECT max(e.due) FROM deliveries AS e
     WHERE e.study_id = d.study_id AND e.destination = d.destination
     AND e.seq < d.seq AND e.state = 'waiting'), 0)))
-  FROM deliveries AS d WHERE d.destination = ? AND d.state = 'waiting'"""
+  FROM deliveries AS d WHERE d.destination = ? AND d.state = 'waiting'
+  AND EXISTS (SELECT 1 FROM box_open)"""
 _WITHDRAW: Final = """
   UPDATE deliveries SET state = 'withdrawn', updated = ?1
   WHERE state = 'waiting' AND attempts = 0
@@ -105,8 +115,10 @@ class SqliteOutputs:
         rows = self._database.read(
             lambda c: c.execute(
                 "SELECT result_id, attempts FROM publications"
-                " WHERE state = 'waiting' AND due <= ? ORDER BY seq LIMIT ?",
-                (now, limit),
+                " WHERE state = 'waiting' AND (due <= ? OR due > ?)"
+                " AND EXISTS (SELECT 1 FROM box_open)"
+                " ORDER BY seq LIMIT ?",
+                (now, now + _SHORT_WAIT_MS, limit),
             ).fetchall()
         )
         return [Pending(result_id=result, attempts=attempts) for result, attempts in rows]
@@ -116,6 +128,7 @@ class SqliteOutputs:
         due: int | None = self._database.read(
             lambda c: c.execute(
                 "SELECT min(due) FROM publications WHERE state = 'waiting'"
+                " AND EXISTS (SELECT 1 FROM box_open)"
             ).fetchone()[0]
         )
         return due

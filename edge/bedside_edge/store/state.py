@@ -33,11 +33,13 @@ from bedside_edge.store.evidence_open import LogSettings, check_at_start, identi
 from bedside_edge.store.governance import SqliteGovernance, SqlitePolicies
 from bedside_edge.store.holdings import SqliteHoldings
 from bedside_edge.store.holds import SqliteHolds
+from bedside_edge.store.incidents import SqliteIncidents
 from bedside_edge.store.jobs import SqliteJobs
 from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
 from bedside_edge.store.oidc import SqliteSubjectLinks
 from bedside_edge.store.outputs import SqliteOutputs
 from bedside_edge.store.requests import SqliteRequests
+from bedside_edge.store.reserve import Reserve
 from bedside_edge.store.reslot import claim_slots, move_into_slots
 from bedside_edge.store.retention import SqliteRetention
 from bedside_edge.store.reviews import SqliteReviews
@@ -65,6 +67,7 @@ class State:
     objects: FileObjects
     erasure: ErasureService
     holds: HoldService
+    incidents: SqliteIncidents
     retention: SqliteRetention
     studies: SqliteStudies
     subjects: SqliteSubjects
@@ -201,6 +204,7 @@ def open_state(
         erasure=erasure,
         retention=SqliteRetention(database),
         holds=HoldService(SqliteHolds(database, random, record), clock),
+        incidents=SqliteIncidents(database, keys, random, record, Reserve(path)),
         studies=studies,
         subjects=subjects,
         jobs=jobs,
