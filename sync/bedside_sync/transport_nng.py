@@ -124,38 +124,58 @@ class Server:
             threads: requests worked on at a time.
             timeouts: of the socket.
         """
-        timeouts = timeouts or Timeouts()
-        self._handle = handle
+        self._handle, self._timeouts, self._count = handle, timeouts or Timeouts(), threads
+        self.url = _address(url)
+        self._lock = threading.Lock()  # of whoever opens and closes
+        self._closed = False
+        self._open(identity)
+
+    def renew(self, identity: Identity) -> None:
+        """Serve under another certificate or revocation list from now on.
+
+        Requests being answered are answered, then every connection is closed: whoever is still
+        allowed connects again by itself, and its pending request is sent again.
+        """
+        with self._lock:
+            if not self._closed:
+                self._shut()
+                self._open(identity)
+
+    def close(self) -> None:
+        """Stop answering; returns when no thread is left. May be called twice."""
+        with self._lock:
+            if not self._closed:
+                self._closed = True
+                self._shut()
+
+    def _open(self, identity: Identity) -> None:
         self._closing = threading.Event()
         try:
             self._socket = pynng.Rep0(
                 tls_config=_server_tls(identity),
                 recv_max_size=MAX_MESSAGE + _HEADROOM,
                 recv_timeout=_NOTICE_MS,
-                send_timeout=timeouts.send,
+                send_timeout=self._timeouts.send,
             )
             if self._socket.recv_max_size != MAX_MESSAGE + _HEADROOM:
                 raise InvalidConfigError("nng does not limit what it receives")
-            listener = self._socket.listen(_address(url))
+            listener = self._socket.listen(self.url)
         except pynng.NNGException as cause:
             raise UnavailableError(f"the hub cannot listen: {type(cause).__name__}") from cause
         self.url = str(listener.url)
         self._threads = [
             threading.Thread(
                 target=self._serve,
-                args=(self._socket.new_context(),),
+                args=(self._socket.new_context(), self._closing),
                 name=f"hub-{number}",
                 daemon=True,
             )
-            for number in range(threads)
+            for number in range(self._count)
         ]
         for thread in self._threads:
             thread.start()
 
-    def close(self) -> None:
-        """Stop answering; returns when no thread is left. May be called twice."""
-        if self._closing.is_set():
-            return
+    def _shut(self) -> None:
         self._closing.set()
         # each thread ends by itself first: closing a context that sends aborts the process
         for thread in self._threads:
@@ -168,8 +188,8 @@ class Server:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _serve(self, context: Any) -> None:  # noqa: ANN401
-        while not self._closing.is_set():
+    def _serve(self, context: Any, closing: threading.Event) -> None:  # noqa: ANN401
+        while not closing.is_set():
             try:
                 raw = context.recv_msg()
             except pynng.NNGException:  # nothing came, or a peer broke off
@@ -184,6 +204,8 @@ class Server:
             return write_message(refusal(code, "the peer shows no verified certificate"))
         try:
             return write_message(self._handle(name, read_message(data)))
+        except UnavailableError as error:
+            return write_message(refusal(error.code, str(error), later=True))
         except BedsideError as error:
             return write_message(refusal(error.code, str(error)))
         except Exception as error:  # the boundary: a handler's fault must not end the thread
@@ -191,9 +213,9 @@ class Server:
             return write_message(refusal("internal", "the hub failed; its log says how"))
 
 
-def refusal(code: str, text: str) -> Message:
-    """Return the answer that says no."""
-    return Message(kind=REFUSED, fields={"code": code, "text": text[:500]})
+def refusal(code: str, text: str, *, later: bool = False) -> Message:
+    """Return the answer that says no, or not now (`later`)."""
+    return Message(kind=REFUSED, fields={"code": code, "text": text[:500], "later": int(later)})
 
 
 class Client:
@@ -222,7 +244,8 @@ class Client:
         """Return the answer.
 
         Raises:
-            HubUnavailableError: no answer in time; ask again later, with the same request.
+            HubUnavailableError: no answer in time, or the hub cannot now (a full disk, for one);
+                ask again later, with the same request.
             HubRefusedError: the hub said no.
         """
         try:
@@ -230,6 +253,8 @@ class Client:
             answer = read_message(self._socket.recv())
         except pynng.NNGException as cause:
             raise HubUnavailableError(f"the hub does not answer: {_why(cause)}") from cause
+        if answer.kind == REFUSED and answer.fields.get("later"):
+            raise HubUnavailableError(f"the hub cannot now: {answer.text('text')}")
         if answer.kind == REFUSED:
             raise HubRefusedError(answer.text("code"), answer.text("text"))
         return answer

@@ -339,6 +339,8 @@ class HubService:
     def _add(self, manifest: Manifest, report: Report, words: Words) -> None:
         """Add a report that was just filed, so that nothing is left to do at close."""
         with self._turn:
+            if self.store.state(manifest.round) not in (Hub.OPEN, Hub.CLOSED):
+                return
             running = self._resumed(manifest)
             if running.add(report, words, vector=bytes.fromhex(report.body.vector)):
                 self._keep(manifest.round, running)

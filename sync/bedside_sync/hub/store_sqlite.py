@@ -200,8 +200,8 @@ class HubStore:
                     )
             if "opened" in columns:
                 db.execute("INSERT INTO opened VALUES (?, ?)", (name, columns["opened"]))
-                db.execute("DELETE FROM accumulator WHERE round = ?", (name,))
             if "transcript" in columns:
+                db.execute("DELETE FROM accumulator WHERE round = ?", (name,))
                 db.execute(
                     "UPDATE round SET seq = (SELECT coalesce(max(seq), -1) + 1 FROM round) "
                     "WHERE name = ?",

@@ -159,6 +159,11 @@ def check_manifest(signed: SignedManifest, roster: Roster) -> None:
         roster.root, Tag.MANIFEST, manifest.encode(), signed.signatures
     )
     _rule(len(organisations) >= ADMINISTRATORS_NEEDED, "two organisations must have signed it")
+    check_content(manifest, roster)
+
+
+def check_content(manifest: Manifest, roster: Roster) -> None:
+    """Check everything but the administrators' signatures; errors as in `check_manifest`."""
     _rule(bytes.fromhex(manifest.roster) == roster.head, "it names another roster than the box has")
     _rule(manifest.roster_size == roster.size, "it names another roster than the box has")
     _check_committee(manifest, roster)

@@ -50,6 +50,7 @@ class Tag(StrEnum):
     UNMASK = "unmask"
     TRANSCRIPT = "transcript"
     ROSTER = "roster"
+    JOIN = "join"
 
     @property
     def raw(self) -> bytes:
