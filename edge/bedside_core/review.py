@@ -1,5 +1,6 @@
 """What a reader said about a result: the label that is kept, and what the signed report says."""
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -7,6 +8,18 @@ from bedside_core.errors import InvalidInputError
 from bedside_core.findings import Decision
 
 _LONGEST_REASON = 1024  # characters; SR text and a table cell hold it
+
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x0c\x0e-\x1f\x7f-\x9f]")
+
+
+def plain_text(text: str) -> str:
+    """Return a typed or pasted text as DICOM's UT and FHIR's string may hold it.
+
+    Control characters but tab and line ends become spaces (PS3.5 6.1.3): an archive that checks
+    its objects would refuse the report, and with it the retraction of a rejected result.
+    """
+    return _CONTROL.sub(" ", text).strip()
 
 
 class ReviewKind(StrEnum):

@@ -11,6 +11,9 @@ from highdicom import base
 from highdicom.ko import KeyObjectSelectionDocument
 from highdicom.sr import CodedConcept
 from pydicom import DataElement, dcmread
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
 from pydicom.uid import UID
 
 from bedside_core.errors import MalformedHeaderError
@@ -369,3 +372,76 @@ def _with_long_text():
     long = data_set(SpecificCharacterSet="ISO_IR 192")
     long.add(DataElement(0x00081030, "LO", "x" * 70_000, validation_mode=0))
     return long
+
+
+SLOPPY = {
+    "one": {
+        "PatientName": "A\nB\x07^C\\D",
+        "ReferringPhysicianName": "Smith^A\\Jones^B",
+        "PatientBirthDate": "19991399",
+        "StudyDate": "20240230",
+        "StudyDescription": "x" * 300,
+        "StudyID": "y" * 90,
+        "PatientSize": "1,75",
+        "PatientWeight": "abc",
+        "PixelSpacing": "0.1",
+        "InstanceNumber": "x1",
+    },
+    "two": {
+        "PatientName": "^" * 10 + "x" * 200,
+        "ReferringPhysicianName": "\\\\\\",
+        "StudyDate": "00000000",
+        "StudyTime": "12:99",
+        "StudyDescription": "chest\\pa",
+        "PatientWeight": "80.123456789012345678",
+        "SliceThickness": "1,5",
+        "ImagePositionPatient": "nan\\0\\0",
+        "NumberOfFrames": "x",
+        "PatientOrientation": "Left\\Foot",
+        "FrameOfReferenceUID": "1.2.x",
+    },
+    "three": {
+        "PatientName": "a=b=c=d=e",
+        "ImageOrientationPatient": "0\\0\\0\\0\\0\\0",
+        "PixelSpacing": "0\\0",
+        "PositionReferenceIndicator": "x" * 100,
+        "PatientSex": "Male",
+        "PatientAge": "45",
+    },
+}
+
+
+def sloppy(**values):
+    """Return the placed CT with these values as a careless sender would write them."""
+    source = dcmread(BytesIO(SOURCES[PLACED]))
+    for keyword, text in values.items():
+        raw = text.encode() + b" " * (len(text) % 2)
+        vr = dictionary_VR(keyword)
+        source[keyword] = RawDataElement(Tag(keyword), vr, len(raw), raw, 0, False, True)
+    out = BytesIO()
+    with muted_warnings():
+        source.save_as(out)
+    return out.getvalue()
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", SLOPPY)
+def test_values_that_break_their_form_never_stop_a_report_or_spoil_it(writer, tmp_path, name):
+    for number, made in enumerate(everything(writer, sloppy(**SLOPPY[name]))):
+        path = tmp_path / f"{number}.dcm"
+        path.write_bytes(made.data)
+        assert [line for line in complaints(path) if "Error" in line] == []
+
+
+@pytest.mark.parametrize("keyword", ["PatientID", "IssuerOfPatientID", "AccessionNumber"])
+@pytest.mark.parametrize("value", ["7" * 100, "1\\2"])
+def test_what_an_archive_files_by_is_never_shortened(writer, keyword, value):
+    for made in everything(writer, sloppy(**{keyword: value})):
+        with muted_warnings():
+            found = parsed(made)[keyword].value
+        assert value == (found if isinstance(found, str) else "\\".join(found))
+
+
+def test_numbers_with_a_comma_keep_their_value(writer):
+    report = writer.result_objects(draft_of(sloppy(PatientSize="1,75")))[0]
+    assert parsed(report).PatientSize == 1.75

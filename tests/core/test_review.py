@@ -4,7 +4,7 @@ import pytest
 
 from bedside_core.errors import InvalidInputError
 from bedside_core.findings import Decision
-from bedside_core.review import Review, ReviewKind
+from bedside_core.review import Review, ReviewKind, plain_text
 
 
 def review(**changed):
@@ -36,3 +36,10 @@ def test_an_edit_says_what_the_finding_is():
     assert made.decision is Decision.ABSENT
     assert "Muster" not in repr(made)
     assert "artefact" not in repr(made)
+
+
+def test_a_reason_keeps_its_lines_and_no_control_character():
+    typed = " seen\x00 twice:\r\n\ta rib\x1b[31m\x7f\x85\x0b "
+    assert plain_text(typed) == "seen  twice:\r\n\ta rib [31m"
+    assert plain_text("\x00\x01") == ""
+    assert plain_text("肋骨, Größe") == "肋骨, Größe"

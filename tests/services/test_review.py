@@ -83,6 +83,14 @@ def test_what_may_not_be_signed_leaves_nothing(box, change, error):
     assert box.reviews.reviews(result) == []
 
 
+def test_a_reason_holds_nothing_that_an_archive_would_refuse_the_retraction_for(box):
+    result = box.analysed()
+    record = sign(box, result, ReviewKind.REJECT, reason="rib\x00 shadow\x1b$B")
+    assert record.review.reason == "rib  shadow $B"
+    with pytest.raises(InvalidInputError):
+        sign(box, result, ReviewKind.REJECT, reason="\x00 \x07", expected=1)
+
+
 def test_a_superseded_result_or_one_without_value_cannot_be_signed(box):
     first = box.analysed(1)
     second = box.analysed(1, number=2)

@@ -6,7 +6,6 @@ Text is decoded with the source's character set and written as ISO_IR 192.
 
 import datetime
 import functools
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
@@ -24,6 +23,7 @@ from bedside_core.errors import MalformedHeaderError
 from bedside_core.result import Json
 from bedside_edge.dicom import encode, part10
 from bedside_edge.dicom.quiet import muted_warnings
+from bedside_edge.dicom.tidy import tidy
 
 MANUFACTURER: Final = "Bedside"
 NOTICE: Final = "AI decision support only"
@@ -52,10 +52,6 @@ _COPIED: Final = (
     *("PixelRepresentation", "InstanceNumber", "TimezoneOffsetFromUTC"),
 )
 _TAGS: Final = [Tag(keyword) for keyword in _COPIED]
-_DATE: Final = re.compile(r"\d{8}")
-_OLD_DATE: Final = re.compile(r"(\d{4})\.(\d{2})\.(\d{2})")
-_TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d|60)?(\.\d{1,6})?)?")
-_AGE: Final = re.compile(r"\d{3}[DWMY]")
 
 _walk_iod = _standard_utils.is_attribute_in_iod
 
@@ -130,17 +126,7 @@ def _normalise(source: Dataset) -> None:
     for keyword in _TYPE_2:
         if keyword not in source or source[keyword].is_empty:
             setattr(source, keyword, "")
-    for keyword in ("StudyDate", "PatientBirthDate"):
-        text = str(source[keyword].value)
-        if old := _OLD_DATE.fullmatch(text):  # ACR-NEMA wrote 1997.05.02
-            text = "".join(old.groups())
-        setattr(source, keyword, text if _DATE.fullmatch(text) else "")
-    time = str(source["StudyTime"].value).replace(":", "")
-    source.StudyTime = time if _TIME.fullmatch(time) else ""
-    if source.PatientSex not in ("M", "F", "O"):
-        source.PatientSex = ""
-    if not _AGE.fullmatch(str(source.get("PatientAge", ""))):
-        source.pop("PatientAge", None)
+    tidy(source)
     if not source.get("SeriesInstanceUID"):
         source.SeriesInstanceUID = source.SOPInstanceUID  # no such image is valid; a UID is needed
 

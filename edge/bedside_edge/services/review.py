@@ -20,7 +20,7 @@ from bedside_core.errors import (
 )
 from bedside_core.findings import Decision
 from bedside_core.result import Json
-from bedside_core.review import Certainty, Review, ReviewKind
+from bedside_core.review import Certainty, Review, ReviewKind, plain_text
 from bedside_edge.ports import Clock, JobQueue, StoredResult
 from bedside_edge.ports.review import (
     Label,
@@ -155,7 +155,7 @@ class ReviewService:
             kind=kind,
             reader_name=reader.name,
             reader_id=reader.actor_id,
-            reason=reason.strip(),
+            reason=plain_text(reason),
             certainty=certainty,
             decision=decision,
             at=self._clock.now(),
