@@ -322,3 +322,30 @@ def test_an_unclean_stop_sweeps_no_object_that_has_a_row(folder):
         named = box.state.studies.object_names()
         assert {o.object_name for o in made} < named
         assert set(box.state.objects.names()) == named
+
+
+@pytest.mark.parametrize("back", [HOUR, 400 * 24 * HOUR])
+def test_a_clock_that_is_set_back_holds_nothing_that_waits_for_an_archive(folder, back):
+    archive = MemoryArchive()
+    with publishing_box(folder / "state", archive) as box:
+        result = box.analysed(study=1)
+        archive.up = False
+        box.settle()
+        unpublished = box.analysed(study=2)
+        box.clock.jump(-back)
+        archive.up = True
+        box.run_for(60_000)
+        assert archive.arrived == [*uids(box, result), *uids(box, unpublished)]
+
+
+def test_a_clock_that_is_set_back_holds_no_object_behind_a_refused_one(folder):
+    archive = MemoryArchive()
+    with publishing_box(folder / "state", archive) as box:
+        result = box.analysed(study=1)
+        box.publisher.step()
+        archive.refuses.add(uids(box, result)[0])
+        box.settle()
+        box.clock.jump(-400 * 24 * HOUR)
+        archive.refuses.clear()
+        box.run_for(60_000)
+        assert archive.arrived == uids(box, result)

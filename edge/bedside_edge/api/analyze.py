@@ -154,10 +154,6 @@ class AnalyzeHandler:
             asker, gate = asker_of(request.actor), self._services.gate
             view = partial(gate.study, Use.VIEW, asker, job.study_id, thing=Thing.RESULT)
             (await self._storage.run(view)).must()
-        if stored is not None and request.actor is not None:
-            asker, gate = asker_of(request.actor), self._services.gate
-            view = partial(gate.study, Use.VIEW, asker, job.study_id, thing=Thing.RESULT)
-            (await self._storage.run(view)).must()
         if job.state is JobState.DONE and stored is not None:
             return Reply(status=200, body=schemas.result_json(stored), headers=headers)
         code = job.reason or WrongStateError.code

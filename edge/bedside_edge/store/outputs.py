@@ -47,12 +47,12 @@ _IS_DUE: Final = f"""(
   {{row}}.due <= ?2 OR {{row}}.due > ?2 +
   CASE {{row}}.refusals WHEN 0 THEN {_SHORT_WAIT_MS} ELSE {_LONGEST_WAIT_MS} END)"""
 # waiting objects that no earlier one of their study holds up
-_FREE: Final = """
+_FREE: Final = f"""
   EXISTS (SELECT 1 FROM box_open) AND d.destination = ?1 AND d.state = 'waiting'
   AND NOT EXISTS (SELECT 1 FROM deliveries AS e
                   WHERE e.study_id = d.study_id AND e.destination = d.destination
                   AND e.seq < d.seq AND e.state = 'waiting'
-                  AND NOT {_IS_DUE.format(row="e")})"""
+                  AND NOT {_IS_DUE.format(row="e")})"""  # noqa: S608  constants
 _DUE: Final = f"{_SELECT} WHERE {_FREE} AND {_IS_DUE.format(row='d')} ORDER BY d.seq LIMIT ?3"
 _FILTER: Final = """(?1 = '[]' OR d.state IN (SELECT value FROM json_each(?1)))
   AND (?2 = '' OR d.destination = ?2) AND (?3 = '' OR d.study_id = ?3)
