@@ -11,6 +11,7 @@ from bedside_core.errors import (
     NotPermittedError,
     PolicyRollbackError,
     PreconditionRequiredError,
+    SealedError,
     StaleRevisionError,
     UntrustedSignatureError,
 )
@@ -135,7 +136,7 @@ def test_sealing_is_felt_by_the_very_next_use(house):
     house.gate.receive(Way.DIMSE, "CT1")
     assert house.gate.request(READER).permitted
     house.gate.incident = lambda: Incident.SEALED
-    with pytest.raises(NotPermittedError, match="sealed"):
+    with pytest.raises(SealedError, match="sealed"):
         house.gate.receive(Way.DIMSE, "CT1")
     assert house.gate.request(READER).rules == ("sealed",)
     assert house.gate.study(Use.VIEW, READER, "study-1").permitted

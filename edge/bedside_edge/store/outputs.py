@@ -47,8 +47,9 @@ _IS_DUE: Final = f"""(
   {{row}}.due <= ?2 OR {{row}}.due > ?2 +
   CASE {{row}}.refusals WHEN 0 THEN {_SHORT_WAIT_MS} ELSE {_LONGEST_WAIT_MS} END)"""
 # waiting objects that no earlier one of their study holds up
+_OPEN: Final = "EXISTS (SELECT 1 FROM box_open)"  # the box is not sealed
 _FREE: Final = f"""
-  EXISTS (SELECT 1 FROM box_open) AND d.destination = ?1 AND d.state = 'waiting'
+  {_OPEN} AND d.destination = ?1 AND d.state = 'waiting'
   AND NOT EXISTS (SELECT 1 FROM deliveries AS e
                   WHERE e.study_id = d.study_id AND e.destination = d.destination
                   AND e.seq < d.seq AND e.state = 'waiting'
