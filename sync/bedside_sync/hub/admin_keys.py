@@ -108,12 +108,15 @@ def sign_draft(
     draft: SignedEntry | SignedManifest, wrapped: WrappedKey, private: Ed25519PrivateKey
 ) -> SignedEntry | SignedManifest:
     """Return the draft with this administrator's signature; a second time it is no news."""
-    entry = isinstance(draft, SignedEntry)
-    body = draft.entry.encode() if isinstance(draft, SignedEntry) else draft.manifest.encode()
-    message = signed_bytes(Tag.ROSTER if entry else Tag.MANIFEST, body)
+    if isinstance(draft, SignedEntry):
+        message = signed_bytes(Tag.ROSTER, draft.entry.encode())
+    else:
+        message = signed_bytes(Tag.MANIFEST, draft.manifest.encode())
     others = [one for one in draft.signatures if one.by != wrapped.name]
     mine = Signature(by=wrapped.name, signature=private.sign(message).hex())
-    return draft.model_copy(update={"signatures": [*others, mine]})
+    if isinstance(draft, SignedEntry):
+        return SignedEntry(entry=draft.entry, signatures=[*others, mine])
+    return SignedManifest(manifest=draft.manifest, signatures=[*others, mine])
 
 
 def _derived(passphrase: str, salt: bytes) -> bytes:

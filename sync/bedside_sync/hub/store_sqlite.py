@@ -312,10 +312,10 @@ class HubStore:
             for folder in (path.parent, path.parent.parent, self._folder):
                 _sync(folder)
             found: Words = np.fromfile(path, word_type(ring), words)
-        data = memoryview(found).cast("B")
+        data = found.view(np.uint8)
         for number, wanted in enumerate(chunks):
             part = data[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]
-            if chunk_digest(number, bytes(part)) != wanted:
+            if chunk_digest(number, part.tobytes()) != wanted:
                 raise WrongStateError("chunks of the vector are missing")
         if whole_digest(ring, words, chunks) != digest or len(found) != words:
             raise WrongStateError("the vector is not the one announced")
