@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from bedside_core.accounting import epsilon
 from bedside_core.errors import (
     BedsideError,
+    ClosedEpochError,
     InvalidInputError,
     NotFoundError,
     WrongStateError,
@@ -206,9 +207,7 @@ class ReleaseService:
             policy = self._ledger.ledger().policy
             if policy is None or policy.version != request.policy:
                 raise WrongStateError("the policy in force is another one; ask again under it")
-            once = request.schedule is Schedule.ONE_OFF
-            if once and self._snapshots.window(request.snapshot) is None:
-                raise NotFoundError("no snapshot of that label")
+            self._refuse_window(request)
         self._ledger.reserve(
             Ask(
                 fingerprint=prepared.fingerprint,
@@ -221,6 +220,25 @@ class ReleaseService:
             ),
             request,
         )
+
+    def _refuse_window(self, request: ReleaseRequest) -> None:
+        """Refuse arrivals that are not the epoch's: a study belongs to exactly one."""
+        ledger = self._ledger.ledger()
+        epoch = ledger.epochs.get(request.dataset)
+        if epoch is None or epoch.number != request.epoch:
+            raise ClosedEpochError("this epoch is not open")
+        low = max(epoch.starts, self._ledger.burned_until())
+        if request.schedule is Schedule.ONE_OFF:
+            window = self._snapshots.window(request.snapshot)
+            if window is None:
+                raise NotFoundError("no snapshot of that label")
+            ours = (window.dataset, window.epoch) == (request.dataset, request.epoch)
+            inside = ours and low <= window.starts and window.ends <= epoch.ends
+        else:
+            first = max(ledger.floor, self._clock.now()) // DAY_MS * DAY_MS
+            inside = low <= first and first + request.nights * DAY_MS <= epoch.ends
+        if not inside:
+            raise InvalidInputError("what is asked for does not lie inside the epoch")
 
     def _once(self, prepared: Prepared) -> Release:
         label = prepared.request.snapshot
