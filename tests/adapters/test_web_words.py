@@ -67,7 +67,7 @@ def test_a_text_has_the_same_places_to_fill_in_every_language():
 def test_chinese_is_chinese():
     han = re.compile(r"[\u4e00-\u9fff]")
     # a name and what consists of places alone
-    same = {"site.name", "check.other", "viewer.real"}
+    same = {"site.name", "check.other", "viewer.real", "system.check_other"}
     assert {key for key in words("zh").keys if not han.search(words("zh")(key))} <= same
 
 
@@ -112,7 +112,7 @@ def test_every_refusal_of_an_image_has_words_of_its_own():
     images = {c for c, kind in BY_CODE.items() if issubclass(kind, RefusedError)}
     told = {key.removeprefix("reason.") for key in words("en").keys if key.startswith("reason.")}
     assert {"wrong-modality", "outlier-image", "undecodable-transfer-syntax"} <= told & images
-    assert told - set(BY_CODE) <= {"other", "interrupted"}
+    assert told - set(BY_CODE) <= {"other", "interrupted", "given-up", "instance-in-two-studies"}
 
 
 def test_every_problem_with_words_is_a_code_that_exists():

@@ -8,11 +8,17 @@ from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.reply import Reply
 from bedside_edge.api.services import Services
 from bedside_edge.web.routes_access import access_router
+from bedside_edge.web.routes_agreement import agreement_router
 from bedside_edge.web.routes_models import models_router
 from bedside_edge.web.routes_oidc import oidc_router
+from bedside_edge.web.routes_people import people_router
+from bedside_edge.web.routes_queues import queues_router
 from bedside_edge.web.routes_review import review_router
+from bedside_edge.web.routes_rollout import rollout_router
+from bedside_edge.web.routes_routing import routing_router
 from bedside_edge.web.routes_site import site_router
 from bedside_edge.web.routes_study import study_router
+from bedside_edge.web.routes_system import system_router
 from bedside_edge.web.routes_worklist import worklist_router
 from bedside_edge.web.site import site
 
@@ -33,6 +39,12 @@ def pages_router(services: Services, storage: WorkPool, waiting: WorkPool) -> AP
     router.include_router(study_router(services, storage, waiting))
     router.include_router(review_router(services, storage))
     router.include_router(models_router(services, storage))
+    router.include_router(rollout_router(services, waiting))
+    router.include_router(queues_router(services, storage))
+    router.include_router(routing_router(services, storage, waiting))
+    router.include_router(people_router(services, storage))
+    router.include_router(agreement_router(services, storage))
+    router.include_router(system_router(services, storage))
     return router
 
 

@@ -20,7 +20,10 @@ def models_router(services: Services, storage: WorkPool) -> APIRouter:
     @router.get("", dependencies=[needs(Action.MONITOR)])
     async def models(request: Request) -> Response:
         loaded = await storage.run(services.models.loaded)
-        return site().page(request, "models.html", models=loaded)
+        names = {one.manifest.name for one in loaded}
+        index = await storage.run(services.models.index)
+        others = sorted({one.model.name for one in index} - names)
+        return site().page(request, "models.html", models=loaded, others=others)
 
     @router.get("/{name}/card", dependencies=[needs(Action.MONITOR)])
     async def card(

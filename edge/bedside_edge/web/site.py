@@ -43,6 +43,11 @@ class NavItem:
 NAVIGATION: Final[tuple[NavItem, ...]] = (
     NavItem(path="/", key="nav.worklist", action=Action.VIEW_WORKLIST),
     NavItem(path="/models", key="nav.models", action=Action.MONITOR),
+    NavItem(path="/queues", key="nav.queues", action=Action.MANAGE_JOBS),
+    NavItem(path="/routes", key="nav.routes", action=Action.MANAGE_RULES),
+    NavItem(path="/accounts", key="nav.accounts", action=Action.MANAGE_ACCOUNTS),
+    NavItem(path="/agreement", key="nav.agreement", action=Action.READ_AUDIT),
+    NavItem(path="/system", key="nav.system", action=Action.READ_AUDIT),
 )
 
 
