@@ -1,4 +1,4 @@
-"""The privacy policy of a hospital: public bounds, budgets and who may spend them, as people sign it.
+"""The privacy policy of a hospital: public bounds, budgets, who may spend them; signed by people.
 
 TOML, because people write it; its SHA-256 is the version that every charge names. Nothing in it
 comes from data, and nothing has a default: a bound that is missing is an error, never a minimum or

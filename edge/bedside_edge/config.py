@@ -116,6 +116,15 @@ class Http(_Tls):
         ge=_MIB,
         description="Largest request body; a larger one is refused with 413",
     )
+    max_uploads: int = Field(
+        default=64, ge=1, description="Most uploads of objects at a time; 429 above it"
+    )
+    max_held_bytes: int = Field(
+        default=_GIB,
+        ge=_MIB,
+        description="Most bytes of objects that are analysed without being stored, together: they "
+        "are in memory whole. 429 above it, 413 for one that is larger",
+    )
     max_tensor_bytes: int = Field(
         default=16 * _MIB, ge=4096, description="Largest body of a tensor inference; 413 above it"
     )
@@ -226,9 +235,7 @@ class Oidc(_Section):
     roles_claim: str = Field(
         default="groups", description="Claim with the person's groups; dots go into objects"
     )
-    roles: dict[
-        Literal["radiologist", "privacy-officer", "auditor", "vendor"], list[str]
-    ] = Field(
+    roles: dict[Literal["radiologist", "privacy-officer", "auditor", "vendor"], list[str]] = Field(
         default={},
         description="Groups that are a role here; administrators are local accounts only",
     )
@@ -545,6 +552,34 @@ class Policy(_Section):
     )
 
 
+class Privacy(_Section):
+    """Statistics that leave the hospital, and the ledger that charges them."""
+
+    counter_file: str = Field(
+        default="",
+        description="File that says how far the privacy ledger had come; put it on another volume "
+        "that no backup holds. Empty: `privacy.counter` in the state folder",
+    )
+    night_minute: int = Field(
+        default=150,
+        ge=0,
+        le=1439,
+        description="Minute of the day (UTC) from which the nights that are over are released",
+    )
+    slot_ms: int = Field(
+        default=250,
+        ge=10,
+        le=10_000,
+        description="Answers leave at multiples of it, whatever they are",
+    )
+    slot_budget_ms: int = Field(
+        default=200, ge=1, le=60_000, description="Time every answer is given before its slot"
+    )
+    snapshot_hours: int = Field(
+        default=24, ge=1, le=8760, description="Frozen study rows are destroyed after so long"
+    )
+
+
 class Workitems(_Section):
     """Unified procedure steps the box performs (UPS-RS)."""
 
@@ -599,6 +634,7 @@ class Config(_Section):
     log: Log = Log()
     policy: Policy = Policy()
     evidence: Evidence = Evidence()
+    privacy: Privacy = Privacy()
     site: Site = Site()
 
 

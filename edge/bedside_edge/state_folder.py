@@ -26,6 +26,8 @@ from bedside_edge.system.log_keys import open_log_keys
 from bedside_edge.system.passwords_argon2 import Argon2Passwords
 from bedside_edge.system.random_os import OsRandom
 
+PRIVACY_COUNTER = "privacy.counter"
+
 
 def open_folder(config: Config, folder: Path, clock: Clock, random: RandomBytes) -> State:
     """Open the state folder.
@@ -63,6 +65,7 @@ def open_folder(config: Config, folder: Path, clock: Clock, random: RandomBytes)
             nightly_quota=config.evidence.nightly_quota,
         ),
         minor_years=config.policy.minor_years,
+        privacy_counter=Path(config.privacy.counter_file or folder / PRIVACY_COUNTER),
     )
 
 

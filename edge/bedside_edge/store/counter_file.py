@@ -36,6 +36,10 @@ class Counter(Protocol):
         """Keep a number although it is smaller: people have unlocked the ledger."""
         ...
 
+    def close(self) -> None:
+        """Let go of it."""
+        ...
+
 
 class NoCounter:
     """No counter: a box whose only other witness is a witness."""
@@ -49,6 +53,9 @@ class NoCounter:
 
     def reset(self, number: int) -> None:
         """Forget it."""
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class FileCounter:

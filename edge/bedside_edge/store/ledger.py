@@ -74,6 +74,10 @@ class SqliteLedger:
         self._known = Ledger()
         self._lock = threading.Lock()
 
+    def close(self) -> None:
+        """Let go of the counter."""
+        self._counter.close()
+
     # --- reading -----------------------------------------------------------------------------
 
     def ledger(self) -> Ledger:

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Final
 
 from bedside_core.errors import DamagedObjectError, StoreUnavailableError
+from bedside_core.evidence.note import SignatureType
 from bedside_edge.ports import Clock, KeyStore, RandomBytes
-from bedside_edge.ports.evidence import Record
+from bedside_edge.ports.evidence import LogSigner, Record
 from bedside_edge.services.erasure import ErasureService
 from bedside_edge.services.holds import HoldService
 from bedside_edge.store.access import SqliteAccess
+from bedside_edge.store.counter_file import FileCounter, NoCounter
 from bedside_edge.store.database import Database
 from bedside_edge.store.deployments import SqliteDeployments
 from bedside_edge.store.erasures import SqliteErasures
@@ -35,6 +37,8 @@ from bedside_edge.store.holdings import SqliteHoldings
 from bedside_edge.store.holds import SqliteHolds
 from bedside_edge.store.incidents import SqliteIncidents
 from bedside_edge.store.jobs import SqliteJobs
+from bedside_edge.store.ledger import SqliteLedger
+from bedside_edge.store.ledger_rows import check as check_ledger
 from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
 from bedside_edge.store.oidc import SqliteSubjectLinks
 from bedside_edge.store.outputs import SqliteOutputs
@@ -45,6 +49,7 @@ from bedside_edge.store.retention import SqliteRetention
 from bedside_edge.store.reviews import SqliteReviews
 from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.slots import FileSlots
+from bedside_edge.store.snapshots import SqliteSnapshots
 from bedside_edge.store.studies import SqliteStudies, StudyKeys
 from bedside_edge.store.subjects import SqliteSubjects, SubjectKeys
 from bedside_edge.store.workitems import SqliteWorkitems
@@ -86,6 +91,9 @@ class State:
     work_rows: SqliteWorkRows
     keys: KeyStore
     slots: FileSlots
+    ledger: SqliteLedger
+    snapshots: SqliteSnapshots
+    device: LogSigner | None  # signs releases; None of a log without keys
     database: Database
     access: SqliteAccess
     recovered: int  # jobs that were running when the last process died
@@ -103,6 +111,7 @@ class State:
             stack.callback(os.close, self.lock)
             stack.callback(self.slots.close)
             stack.callback(self.database.close)
+            stack.callback(self.ledger.close)
             self.objects.close()
             self.database.write(lambda c: _mark(c, clean=True))
 
@@ -118,6 +127,7 @@ def open_state(
     disk: DiskLimits | None = None,
     evidence: LogSettings | None = None,
     minor_years: int = 14,
+    privacy_counter: Path | None = None,
 ) -> State:
     """Open or create the state folder at `path` and put right what a crash left behind.
 
@@ -131,6 +141,7 @@ def open_state(
         disk: when nothing more is taken in; default `DiskLimits()`.
         evidence: name and keys of the evidence log; the default has no keys and signs nothing.
         minor_years: under this age a patient is a minor.
+        privacy_counter: a file outside the backup set that notices a ledger that was set back.
 
     Raises:
         StoreUnavailableError: another process has it open; the key is missing, exposed or of
@@ -158,6 +169,9 @@ def open_state(
         settings = evidence or LogSettings()
         identity = identify(database, path / "keys", random, settings)
         check_at_start(database, identity.origin)
+        database.read(check_ledger)
+        counter = NoCounter() if privacy_counter is None else FileCounter(privacy_counter)
+        stack.callback(counter.close)
         log_store = SqliteEvidence(
             database,
             keys,
@@ -220,6 +234,9 @@ def open_state(
         holdings=SqliteHoldings(database, study_keys, studies, outputs),
         oidc=SqliteSubjectLinks(database, record),
         workitems=SqliteWorkitems(database, keys, study_keys.of, random, record),
+        ledger=SqliteLedger(database, keys, record, clock, counter=counter),
+        snapshots=SqliteSnapshots(database, keys, study_keys.of, random, clock),
+        device=next((s for s in identity.signers if s.key.kind is SignatureType.ED25519), None),
         keys=keys,
         slots=slots,
         database=database,
