@@ -16,11 +16,16 @@ from bedside_core.statistics.catalogue import CATALOGUE, Public, spec_of
 from bedside_core.statistics.choice import compile_choice
 from bedside_core.statistics.query import Query, compile_query
 from bedside_core.statistics.spec import Kind, StatSpec, Weight
+from bedside_edge.cli import privacy_files
 
 
 @click.group()
 def privacy() -> None:
     """Statistics that may leave the hospital."""
+
+
+privacy.add_command(privacy_files.verify)
+privacy.add_command(privacy_files.rates)
 
 
 @privacy.command("catalogue")

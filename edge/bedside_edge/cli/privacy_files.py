@@ -1,0 +1,186 @@
+"""`bedside-edge privacy verify` and `rates`: what needs no box, only a file or public numbers."""
+
+import json
+import webbrowser
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from bedside_core.accounting import epsilon
+from bedside_core.errors import InvalidInputError, UntrustedSignatureError
+from bedside_core.release_check import Verified, verify_release
+from bedside_core.release_page import interval_words, noise_words, price_words, release_page
+from bedside_core.release_picture import said
+from bedside_core.release_words import WORDS
+from bedside_core.statistics.strata import GRADES, sampling_rate
+from bedside_edge.cli.evidence import read_keys
+
+Json = dict[str, Any]
+_FILE = click.Path(path_type=Path)
+
+
+@click.command("verify")
+@click.argument("file", type=_FILE)
+@click.option(
+    "--vkey",
+    "vkeys",
+    multiple=True,
+    required=True,
+    help="Key of the box's log, or a file with one a line",
+)
+@click.option("--witness", "witnesses", multiple=True, help="Key of a witness, or a file of keys")
+@click.option("--quorum", default=0, type=click.IntRange(0), help="Witness keys that must sign")
+@click.option("--page", type=_FILE, help="Write the readable page (HTML) here")
+@click.option("--language", type=click.Choice(sorted(WORDS)), default="en", show_default=True)
+@click.option("--open", "show", is_flag=True, help="With --page: open it in a browser")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document")
+def verify(
+    file: Path,
+    vkeys: tuple[str, ...],
+    witnesses: tuple[str, ...],
+    quorum: int,
+    page: Path | None,
+    language: str,
+    show: bool,
+    as_json: bool,
+) -> None:
+    """Verify a release FILE offline: no server, no state, nothing but the keys given.
+
+    Shows that the box signed it, that its log holds it, and that price, intervals and figures
+    follow from the question and the released integers. Exits 0 when all of that holds, 3 when a
+    signature or proof fails, 4 when the file cannot be read or something in it does not follow.
+
+    \b
+    Examples:
+      bedside-edge privacy verify release.json --vkey log.vkeys
+      bedside-edge privacy verify release.json --vkey log.vkeys --page release.html --language zh
+    """
+    keys, trusted = read_keys(vkeys), read_keys(witnesses)
+    names = {key.name for key in keys}
+    if len(names) != 1:
+        raise InvalidInputError("--vkey takes the keys of one log, all under its name")
+    try:
+        data = file.read_bytes()
+    except OSError as cause:
+        raise InvalidInputError(f"{file} cannot be read: {cause.strerror}") from cause
+    found = verify_release(data, names.pop(), keys, trusted)
+    cosigned = sum(signer.key in trusted for signer in found.proven.opened.signers)
+    if cosigned < quorum:
+        raise UntrustedSignatureError(f"{cosigned} witness keys signed, {quorum} are asked for")
+    document = dict(found.checked.document)
+    if page is not None:
+        _write(page, release_page(document, language))
+        if show:
+            webbrowser.open(page.resolve().as_uri())
+    if as_json:
+        facts: Json = {"verified": True, "entry": found.proven.index, "cosigned": cosigned}
+        click.echo(json.dumps(facts | {"document": document}, sort_keys=True))
+        return
+    _print(found, cosigned)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as cause:
+        raise InvalidInputError(f"{path} cannot be written: {cause.strerror}") from cause
+
+
+def _print(found: Verified, cosigned: int) -> None:
+    tree = found.proven.opened.checkpoint
+    click.echo(f"verified: entry {found.proven.index} of {tree.size} in {tree.origin}")
+    print_document(dict(found.checked.document))
+    click.echo(f"witnesses that cosigned the tree: {cosigned}")
+    if not found.checked.complete:
+        click.echo("note: totals were not derived again; that takes the files of all nights before")
+
+
+def print_document(document: Json) -> None:
+    """Print a release as tables: values, figures, price, what is left."""
+    words = WORDS["en"]
+    names = ", ".join(one["name"] for one in document["statistics"])
+    identity = document["identity"]
+    table = Table(title=f"{names}: {identity['dataset']}, epoch {identity['epoch']}")
+    for name in ("value", "shown", "95 % interval"):
+        table.add_column(name, justify="left" if name == "value" else "right")
+    rows = [(one["cell"], one) for one in document["cells"]] + list(document["figures"].items())
+    for name, one in rows:
+        shown = words["not_reported"] if one["shown"] is None else said(one["shown"])
+        style = "bright_black" if one.get("grey") else None
+        table.add_row(name, shown, interval_words(one, words), style=style)
+    Console().print(table)
+    click.echo(
+        f"at most {document['truncation']['c']} studies of a patient count; "
+        f"{document['truncation']['note']}"
+    )
+    click.echo(f"noise: {noise_words(document['noise'])}")
+    click.echo(f"price: {price_words(document['cost'])}")
+    for one in document["remaining"]:
+        click.echo(f"left of {one['kind']} {one['name']}: {price_words(one['left'])}")
+    for name, value in document["not_the_gate"].items():
+        click.echo(f"not the gate, {name}: epsilon {value:.4g} at delta 1e-6")
+    click.echo(f"fingerprint {identity['fingerprint']}")
+
+
+@click.command("rates")
+@click.option("--sigma", default=2.0, show_default=True, type=click.FloatRange(0.1, 1000))
+@click.option("--steps", default=1000, show_default=True, type=click.IntRange(1, 10**7))
+@click.option("--delta", default=1e-5, show_default=True, type=click.FloatRange(1e-15, 0.1))
+@click.option(
+    "--epsilon",
+    "epsilons",
+    default="",
+    help="Of grades 1 to 5, falling, commas between  [default: of the shipped grading rules]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON")
+def rates(sigma: float, steps: int, delta: float, epsilons: str, as_json: bool) -> None:
+    """Sampling rate of each grade for DP-SGD: stricter grades are drawn less often.
+
+    One noise multiplier for all; the rates make the loss of each grade's patients what that grade
+    may cost. Rounded down to 1e-4. Reads no data.
+
+    \b
+    Examples:
+      bedside-edge privacy rates --sigma 2 --steps 1000 --epsilon 8,8,3,1,0.5
+    """
+    wanted = _epsilons(epsilons, delta)
+    from bedside_edge.system.accounting_dp import DpAccounting  # a second to load
+
+    accountant = DpAccounting()
+    found = []
+    for grade, target in zip(GRADES, wanted, strict=True):
+        rate = sampling_rate(lambda q: accountant.training_epsilon(q, sigma, steps, delta), target)
+        spent = accountant.training_epsilon(rate, sigma, steps, delta)
+        found.append({"grade": grade, "epsilon": target, "rate": rate, "spends": spent})
+    if as_json:
+        facts = {"sigma": sigma, "steps": steps, "delta": delta, "grades": found}
+        click.echo(json.dumps(facts, sort_keys=True))
+        return
+    table = Table(title=f"noise multiplier {sigma:g}, {steps} steps, delta {delta:g}")
+    for name in ("grade", "epsilon allowed", "sampling rate", "epsilon spent"):
+        table.add_column(name, justify="right")
+    for one in found:
+        numbers = (f"{one['epsilon']:.4g}", f"{one['rate']:.4f}", f"{one['spends']:.4f}")
+        table.add_row(str(one["grade"]), *numbers)
+    Console().print(table)
+
+
+def _epsilons(text: str, delta: float) -> list[float]:
+    if not text:
+        from bedside_core.grading import parse_grading
+        from bedside_edge.system.policy_cedar import shipped_grading
+
+        grading = parse_grading(shipped_grading())
+        return [epsilon(grading.stratum(grade).rho, delta) for grade in GRADES]
+    try:
+        found = [float(part) for part in text.split(",")]
+    except ValueError as cause:
+        raise InvalidInputError("--epsilon takes five numbers with commas between") from cause
+    if len(found) != len(GRADES) or not all(0 < one <= 1000 for one in found):
+        raise InvalidInputError("--epsilon takes five numbers above 0, one for each grade")
+    if found != sorted(found, reverse=True):
+        raise InvalidInputError("a stricter grade never spends more than a milder one")
+    return found
