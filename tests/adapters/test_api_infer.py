@@ -1,4 +1,7 @@
+import asyncio
 import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -167,3 +170,32 @@ def test_metadata_and_readiness_follow_the_protocol(box):
         assert box.client.get(path + "/ready").status_code == 200
     assert box.client.get("/v2/models/other").status_code == 404
     assert box.client.get("/v2/models/other/ready").json()["error"].startswith("not-found")
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_objects_held_in_memory_are_bounded_together(announced):
+    with HttpBox(max_held_bytes=1 << 20) as box:
+        begun, go_on = threading.Event(), threading.Event()
+        half = b"x" * (600 << 10)
+        kind = {"Content-Type": "application/dicom"}
+
+        def infer(body):
+            length = {"Content-Length": str(len(half))} if announced else {}
+            content = body if isinstance(body, bytes) else body()
+            return box.client.post(PATH, content=content, headers=kind | length)
+
+        async def slow():
+            yield half[:-1]
+            begun.set()
+            await asyncio.to_thread(go_on.wait, 10)
+            yield half[-1:]
+
+        with ThreadPoolExecutor() as threads:
+            first = threads.submit(infer, slow)
+            assert begun.wait(10)
+            assert infer(half).status_code == 429
+            go_on.set()
+            assert first.result(10).status_code == 200
+        assert infer(half).status_code == 200
+        too_large = box.client.post(PATH, content=b"x" * (2 << 20), headers=kind)
+        assert too_large.status_code == 413

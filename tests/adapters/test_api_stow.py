@@ -1,3 +1,7 @@
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 
 from bedside_core.errors import DiskFullError, StoreUnavailableError
@@ -212,3 +216,29 @@ def test_instances_are_counted_by_outcome(box):
             f'bedside_instances_received_total{{outcome="{outcome}",way="stow"}} 1.0' in text
             or f'bedside_instances_received_total{{way="stow",outcome="{outcome}"}} 1.0' in text
         )
+
+
+def test_more_uploads_than_there_is_room_for_are_told_to_come_again():
+    with HttpBox(max_uploads=1) as box:
+        begun, go_on = threading.Event(), threading.Event()
+        body = multipart([made(1)])
+
+        async def slow():
+            yield body[:100]
+            begun.set()
+            await asyncio.to_thread(go_on.wait, 10)
+            yield body[100:]
+
+        with ThreadPoolExecutor() as threads:
+            first = threads.submit(box.client.post, PATH, content=slow(), headers=related())
+            assert begun.wait(10)
+            second = send(box, [made(2)])
+            kind = {"Content-Type": "application/dicom"}
+            third = box.client.post("/api/v1/studies:analyze", content=made(3), headers=kind)
+            go_on.set()
+            assert first.result(10).status_code == 200
+        for refused in (second, third):
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            assert "queue-full" in refused.text
+        assert send(box, [made(2)]).status_code == 200
+        assert box.ingest.stored == [made(1), made(2)]

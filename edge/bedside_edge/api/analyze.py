@@ -22,6 +22,7 @@ from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.once import Once
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.reply import RawHeaders, Reply, Request
+from bedside_edge.api.room import Room
 from bedside_edge.api.services import Services
 from bedside_edge.api.upload import DICOM, MULTIPART_FORM, MULTIPART_RELATED, receive_upload
 from bedside_edge.config import Http
@@ -50,7 +51,9 @@ class AnalyzeHandler:
         metrics: Metrics,
         settings: Http,
         stopping: Callable[[], bool],
+        room: Room,
     ) -> None:
+        self._room = room
         self._services, self._storage, self._waiting = services, storage, waiting
         self._metrics, self._settings, self._stopping = metrics, settings, stopping
         self._once = Once(services)
@@ -87,14 +90,15 @@ class AnalyzeHandler:
             intake.abort()  # what a repeated request brought again
             return self._services.jobs.queue.job(job_id)
 
-        job = await receive_upload(
-            request,
-            intake,
-            kinds=KINDS,
-            pool=self._storage,
-            settings=self._settings,
-            finish=finish,
-        )
+        with self._room.upload():
+            job = await receive_upload(
+                request,
+                intake,
+                kinds=KINDS,
+                pool=self._storage,
+                settings=self._settings,
+                finish=finish,
+            )
         if wait_s:
             job = await self._ended(job, deadline)
             if job.state in _ENDED:

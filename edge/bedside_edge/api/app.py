@@ -33,6 +33,7 @@ from bedside_edge.api.once import Once
 from bedside_edge.api.openapi import document
 from bedside_edge.api.pool import WorkPool, close_pools
 from bedside_edge.api.reply import Reply
+from bedside_edge.api.room import Room
 from bedside_edge.api.routes import health_router, jobs_router, results_router
 from bedside_edge.api.routes_access import accounts_router, own_router
 from bedside_edge.api.routes_card import card_router
@@ -107,6 +108,7 @@ def create_app(
     waiting = WorkPool("waiting", _WAITING_THREADS)
     inference = WorkPool("inference", inference_workers, settings.max_waiting)
     passwords = WorkPool("passwords", _PASSWORD_THREADS, _PASSWORDS_WAITING)
+    room = Room(settings.max_uploads, settings.max_held_bytes)
     stops = _Stops()
 
     @asynccontextmanager
@@ -127,6 +129,7 @@ def create_app(
         metrics=metrics,
         settings=settings,
         stopping=stops,
+        room=room,
     )
     app.add_middleware(
         Shell,
@@ -134,14 +137,16 @@ def create_app(
             HotRoute(
                 "/v2/models/{model}/infer",
                 infer.PATH,
-                infer.InferHandler(services.models, services.gate, inference, metrics, settings),
+                infer.InferHandler(
+                    services.models, services.gate, inference, metrics, settings, room
+                ),
                 Action.INFER,
             ),
             HotRoute(
                 "/v2/models/{model}/explain",
                 explain.PATH,
                 explain.ExplainHandler(
-                    services.models, services.gate, inference, metrics, settings
+                    services.models, services.gate, inference, metrics, settings, room
                 ),
                 Action.INFER,
             ),
@@ -160,7 +165,7 @@ def create_app(
             HotRoute(
                 "/dicom-web/studies",
                 stow.PATH,
-                stow.StowHandler(services.ingest, storage, metrics, settings),
+                stow.StowHandler(services.ingest, storage, metrics, settings, room),
                 Action.STORE,
             ),
             HotRoute("/api/v1/studies:analyze", analyze.PATH, analyzer, Action.ANALYZE),

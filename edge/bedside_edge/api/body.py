@@ -8,6 +8,7 @@ import numpy as np
 from bedside_core.errors import InvalidInputError, TimedOutError, TooLargeError
 from bedside_edge.api import bulk
 from bedside_edge.api.reply import ClientGoneError, Request, content_length
+from bedside_edge.api.room import Take
 
 _ALIGNMENT = 64  # bytes; engines read aligned tensors without a copy of their own
 _BATCH = 256 << 10  # bytes; a hop to a storage thread costs as much as sealing a few kB
@@ -35,7 +36,9 @@ async def batches(request: Request, limit: int, idle_s: float) -> AsyncIterator[
         raise TimedOutError("the sender fell silent in the middle of the body") from cause
 
 
-async def whole(request: Request, limit: int, idle_s: float, align_at: int = 0) -> memoryview:
+async def whole(
+    request: Request, limit: int, idle_s: float, align_at: int = 0, take: Take | None = None
+) -> memoryview:
     """Return the complete body in one buffer.
 
     Args:
@@ -44,6 +47,7 @@ async def whole(request: Request, limit: int, idle_s: float, align_at: int = 0) 
         idle_s: longest silence.
         align_at: the byte of the body that shall lie on a 64-byte boundary: where the tensors of
             an inference request start, after JSON of any length.
+        take: claims bytes before they are held; what it raises ends the request.
 
     Raises:
         TooLargeError, TimedOutError, ClientGoneError: as for `batches`.
@@ -51,8 +55,14 @@ async def whole(request: Request, limit: int, idle_s: float, align_at: int = 0) 
     """
     size = _check_announced(request, limit)
     cycle = bulk.cycle_of(request.extensions, request.receive)
+    if size is not None and take is not None:
+        take(size)
     if size is None or cycle is None:
-        pieces = [piece async for batch in batches(request, limit, idle_s) for piece in batch]
+        pieces: list[bytes] = []
+        async for batch in batches(request, limit, idle_s):
+            if size is None and take is not None:
+                take(sum(len(piece) for piece in batch))
+            pieces += batch
         size = sum(len(piece) for piece in pieces)
         view = _aligned(size, align_at)
         position = 0

@@ -14,6 +14,7 @@ from bedside_edge.api import body, oip
 from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.reply import JSON, Reply, Request, content_length, media_type
+from bedside_edge.api.room import Room
 from bedside_edge.api.services import Analysis, Models
 from bedside_edge.config import Http
 from bedside_edge.services.gate import Gate, asker_of
@@ -29,8 +30,15 @@ class InferHandler:
     path = PATH
 
     def __init__(
-        self, models: Models, gate: Gate, pool: WorkPool, metrics: Metrics, settings: Http
+        self,
+        models: Models,
+        gate: Gate,
+        pool: WorkPool,
+        metrics: Metrics,
+        settings: Http,
+        room: Room,
     ) -> None:
+        self._room = room
         self._models, self._pool, self._gate = models, pool, gate
         self._metrics, self._settings = metrics, settings
 
@@ -50,8 +58,10 @@ class InferHandler:
         kind = media_type(request.headers)
         idle_s = self._settings.upload_idle_s
         if kind == DICOM:
-            data = await body.whole(request, self._settings.max_body_bytes, idle_s)
-            return await self._pool.run(self._on_dicom, request.actor, name, version, data)
+            limit = min(self._settings.max_body_bytes, self._room.most_bytes)
+            with self._room.body() as take:
+                data = await body.whole(request, limit, idle_s, take=take)
+                return await self._pool.run(self._on_dicom, request.actor, name, version, data)
         if kind not in _TENSORS:
             raise UnsupportedMediaTypeError(
                 "an inference body is JSON, JSON with binary tensors, or application/dicom"
@@ -88,9 +98,7 @@ class InferHandler:
         self._metrics.inferred("tensor", time.perf_counter() - started)
         return reply
 
-    def _on_dicom(
-        self, actor: Actor | None, name: str, version: str, data: memoryview
-    ) -> Reply:
+    def _on_dicom(self, actor: Actor | None, name: str, version: str, data: memoryview) -> Reply:
         started = time.perf_counter()
         self._ask(actor)
         with self._models.use(name, version) as analysis:

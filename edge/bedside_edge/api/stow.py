@@ -14,6 +14,7 @@ from bedside_edge.api.intake import Intake, Item
 from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.reply import Reply, Request
+from bedside_edge.api.room import Room
 from bedside_edge.api.services import Ingest
 from bedside_edge.api.upload import MULTIPART_RELATED, receive_upload
 from bedside_edge.config import Http
@@ -29,7 +30,10 @@ _FAILURE_REASON, _FAILED, _REFERENCED, _OTHER = "00081197", "00081198", "0008119
 class StowHandler:
     """Stores the instances of one request."""
 
-    def __init__(self, ingest: Ingest, pool: WorkPool, metrics: Metrics, settings: Http) -> None:
+    def __init__(
+        self, ingest: Ingest, pool: WorkPool, metrics: Metrics, settings: Http, room: Room
+    ) -> None:
+        self._room = room
         self._ingest, self._pool = ingest, pool
         self._metrics, self._settings = metrics, settings
 
@@ -40,6 +44,7 @@ class StowHandler:
             UnsupportedMediaTypeError: the body is not multipart/related DICOM.
             TooLargeError: the body, or the number of its parts.
             DiskFullError: nothing could be taken in.
+            QueueFullError: too many uploads at a time.
         """
         named = PATH.fullmatch(request.path)
         study = named[1] if named and named[1] else ""
@@ -55,14 +60,15 @@ class StowHandler:
             observe=self._metrics.received,
             admit=admit if study else None,
         )
-        await receive_upload(
-            request,
-            intake,
-            kinds=(MULTIPART_RELATED,),
-            pool=self._pool,
-            settings=self._settings,
-            finish=intake.file,
-        )
+        with self._room.upload():
+            await receive_upload(
+                request,
+                intake,
+                kinds=(MULTIPART_RELATED,),
+                pool=self._pool,
+                settings=self._settings,
+                finish=intake.file,
+            )
         return stow_reply(intake.items, request.base_url, study)
 
 

@@ -99,6 +99,8 @@ class Receiving:
         except BaseException:
             self.abort()
             raise
+        finally:
+            self._head = bytearray()  # an upload of thousands keeps no beginning of each
         now = self._service.clock.now()
         return Arrival(
             header=header,
