@@ -96,12 +96,14 @@ def open_admin_key(wrapped: WrappedKey, passphrase: str) -> Ed25519PrivateKey:
 
 def read_draft(data: bytes) -> SignedEntry | SignedManifest:
     """Return the entry or manifest in a file that waits for signatures; InvalidInputError."""
-    for kind in (SignedEntry, SignedManifest):
-        try:
-            return decode(kind, data)
-        except InvalidInputError:
-            continue
-    raise InvalidInputError("the file holds neither a roster entry nor a manifest")
+    try:
+        return decode(SignedEntry, data)
+    except InvalidInputError:
+        pass  # the other kind, or neither
+    try:
+        return decode(SignedManifest, data)
+    except InvalidInputError as cause:
+        raise InvalidInputError("the file holds no roster entry and no manifest") from cause
 
 
 def sign_draft(

@@ -81,7 +81,7 @@ def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]], empty: str)
     if not rows:
         click.echo(empty)
         return
-    drawn = Table(box=None, pad_edge=False)
+    drawn = Table(box=None, pad_edge=False, show_header=any(columns))
     for name in columns:
         drawn.add_column(name, overflow="fold")
     for row in rows:
