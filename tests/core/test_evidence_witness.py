@@ -182,7 +182,7 @@ def test_no_fork_is_ever_cosigned(old, size):
     assert verdict.suspicious
 
 
-# --- restored, cloned, rolled back: the table ------------------------------------------------------
+# --- restored, cloned, rolled back: the table ----------------------------------------------------
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Protocol
 from bedside_core.evidence.checkpoint import Checkpoint
 from bedside_core.evidence.note import VerifierKey
 from bedside_core.evidence.witness import Seen, Verdict
-from bedside_edge.ports.evidence import LogSigner
+from bedside_edge.ports.evidence import Event, LogSigner
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -198,6 +198,10 @@ class WitnessedLog(Protocol):
         """Return the root the log had at a size; None when it never was that large."""
         ...
 
+    def size(self) -> int:
+        """Return the size of the log under its name in force."""
+        ...
+
     def cosigned(self, size: int, lines: Sequence[bytes]) -> None:
         """Keep cosignature lines for the checkpoint of `size`."""
         ...
@@ -228,4 +232,8 @@ class WitnessedLog(Protocol):
 
     def stands(self, standing: Standing) -> None:
         """Keep how the log stands with a witness."""
+        ...
+
+    def tell(self, event: Event) -> None:
+        """Append an entry; durable when it returns."""
         ...

@@ -11,7 +11,12 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from bedside_core.errors import DamagedObjectError, NotFoundError, NotReadyError
+from bedside_core.errors import (
+    DamagedObjectError,
+    EvidenceGapError,
+    NotFoundError,
+    NotReadyError,
+)
 from bedside_core.evidence.checkpoint import Checkpoint, sign_checkpoint, signed_note
 from bedside_core.evidence.entry import (
     KEY_BYTES,
@@ -62,6 +67,7 @@ class SqliteEvidence:
         origin: str = "",
         signers: Sequence[LogSigner] = (),
         nightly_quota: int = 0,
+        base: int = 0,
     ) -> None:
         """Take what the log stands on.
 
@@ -75,16 +81,19 @@ class SqliteEvidence:
             origin: name of the log and of its keys.
             signers: the log's own keys; without any, no checkpoint is signed.
             nightly_quota: outgoing sizes are multiples of it; 0 pads nothing.
+            base: entry at which the log under this name starts; above 0 after a gap.
         """
+        self._base = base
         self._database, self._box_keys, self._key_of = database, keys, key_of
         self._random, self._clock, self._subject_key = random, clock, subject_key
         self._origin, self._signers, self._quota = origin, tuple(signers), nightly_quota
         # Both follow the writing transaction and may be ahead of it after a rollback; they are
         # used only when their size is that of the table
-        self._frontier = Frontier()
+        self._frontier = Frontier()  # of the entries from `base` on
         self._last = (0, 0)  # size, time of the newest entry in seconds
         self._anchor = (clock.now() // 1000, clock.monotonic())
         self._doubtful = False
+        self._gap = database.read(_open_gap)
 
     @property
     def origin(self) -> str:
@@ -96,6 +105,20 @@ class SqliteEvidence:
         """The public halves of the keys that sign its checkpoints."""
         return tuple(signer.key for signer in self._signers)
 
+    @property
+    def base(self) -> int:
+        """The entry at which the log under this name starts."""
+        return self._base
+
+    @property
+    def locked(self) -> bool:
+        """Whether a gap was found, so that nothing may be signed or released."""
+        return self._gap
+
+    def found_gap(self) -> None:
+        """Sign nothing any more: a gap is on the disk."""
+        self._gap = True
+
     # --- writing -----------------------------------------------------------------------------
 
     def record(self, connection: sqlite3.Connection, event: Event) -> int:
@@ -105,7 +128,25 @@ class SqliteEvidence:
             InvalidEntryError: an actor or ref that cannot stand in an entry.
             NotFoundError: no such study or subject.
         """
-        size, ts, ts_src = self._time(connection)
+        return self._record(connection, event, *self._time(connection))
+
+    def begin(self, connection: sqlite3.Connection, event: Event) -> int:
+        """Append the first entry under a new name: no other may come before it."""
+        now, last = self._clock.now() // 1000, self._last_ts(connection, self._base)
+        source = TimeSource.DOUBTFUL if now < last else TimeSource.LOCAL
+        self._gap = False  # the gap was the old name's, and ends in this transaction
+        index = self._record(connection, event, self._base, max(now, last), source)
+        self._sign(connection)
+        return index
+
+    def _record(
+        self,
+        connection: sqlite3.Connection,
+        event: Event,
+        size: int,
+        ts: int,
+        ts_src: TimeSource,
+    ) -> int:
         found = self._subject_key(connection, event.study_id, event.subject_id)
         fresh = self._random(NONCE_BYTES + KEY_BYTES)
         nonce, salt = fresh[:NONCE_BYTES], fresh[NONCE_BYTES:]
@@ -158,7 +199,8 @@ class SqliteEvidence:
 
         def out(c: sqlite3.Connection) -> bytes:
             last = c.execute("SELECT max(size) FROM cp_out").fetchone()[0] or 0
-            self._pad(c, last)
+            self._refuse_gap()
+            self._pad(c, max(0, last - self._base))
             size, note = self._sign(c)
             c.execute("INSERT OR IGNORE INTO cp_out VALUES (?)", (size,))
             return note
@@ -167,9 +209,10 @@ class SqliteEvidence:
 
     def cosigned(self, size: int, lines: Sequence[bytes]) -> None:
         """Keep the cosignature lines a witness returned for the checkpoint of `size`."""
+        at = self._base + size
 
         def keep(c: sqlite3.Connection) -> None:
-            row = c.execute("SELECT note FROM cp WHERE size = ?", (size,)).fetchone()
+            row = c.execute("SELECT note FROM cp WHERE size = ?", (at,)).fetchone()
             if row is None:
                 raise NotFoundError("no checkpoint of that size was signed")
             text = parse_note(row[0]).text.encode()
@@ -177,7 +220,7 @@ class SqliteEvidence:
                 (one,) = parse_note(text + b"\n" + line).signatures  # refuses what is none
                 c.execute(
                     "INSERT OR IGNORE INTO cosig VALUES (?, ?, ?, ?)",
-                    (size, one.name, one.key_id, line),
+                    (at, one.name, one.key_id, line),
                 )
 
         self._database.write(keep)
@@ -201,9 +244,9 @@ class SqliteEvidence:
         """Return the hashes that show that the log at `new` begins with the log at `old`."""
 
         def prove(c: sqlite3.Connection) -> list[bytes]:
-            if new > rows.size(c):
+            if new > rows.size(c) - self._base:
                 raise NotFoundError(f"the log has no {new} entries")
-            return consistency_proof(old, new, rows.node_reader(c))
+            return consistency_proof(old, new, rows.node_reader(c, self._base))
 
         return self._database.read(prove)
 
@@ -250,15 +293,15 @@ class SqliteEvidence:
 
     def tile(self, tile: Tile) -> bytes:
         """Return a tile or bundle of the log; NotFoundError when the log is not that large."""
-        return self._database.read(lambda c: rows.tile(c, tile))
+        return self._database.read(lambda c: rows.tile(c, tile, self._base))
 
     # --- inside a transaction ----------------------------------------------------------------
 
     def _insert(self, c: sqlite3.Connection, first: int, made: Sequence[Entry]) -> int:
         """Append entries to a log of `first` entries; return the index of the first of them."""
         frontier = self._frontier
-        if frontier.size != first:
-            frontier = Frontier.resume(first, rows.node_reader(c))
+        if frontier.size != first - self._base:
+            frontier = Frontier.resume(first - self._base, rows.node_reader(c, self._base))
         values = []
         for index, entry in enumerate(made, start=first):
             data = entry.encode()
@@ -266,7 +309,7 @@ class SqliteEvidence:
             values.append((index, data, nodes))
         c.executemany("INSERT INTO entry VALUES (?, ?, ?)", values)
         self._frontier = frontier
-        self._last = (frontier.size, made[-1].ts)
+        self._last = (first + len(made), made[-1].ts)
         return first
 
     def _sign(self, c: sqlite3.Connection) -> tuple[int, bytes]:
@@ -277,11 +320,19 @@ class SqliteEvidence:
             return size, bytes(row[0])
         if not self._signers:
             raise NotReadyError("the evidence log was opened without its keys")
-        root = Frontier.resume(size, rows.node_reader(c)).root()
-        checkpoint = Checkpoint(origin=self._origin, size=size, root=root)
+        self._refuse_gap()
+        at = size - self._base
+        root = Frontier.resume(at, rows.node_reader(c, self._base)).root()
+        checkpoint = Checkpoint(origin=self._origin, size=at, root=root)
         note = signed_note(checkpoint, [self._line(checkpoint, signer) for signer in self._signers])
         c.execute("INSERT INTO cp VALUES (?, ?)", (size, note))
         return size, note
+
+    def _refuse_gap(self) -> None:
+        if self._gap:
+            raise EvidenceGapError(
+                "a witness saw another history of this log: `bedside-edge evidence continue`"
+            )
 
     def _line(self, checkpoint: Checkpoint, signer: LogSigner) -> NoteSignature:
         plain = signer.key.kind is SignatureType.ED25519  # carries no time
@@ -292,8 +343,9 @@ class SqliteEvidence:
         """Fill up to the next multiple of the quota, and by one quota at least."""
         if not self._quota:
             return
-        size = rows.size(c)
+        size = rows.size(c) - self._base
         target = max(-(-size // self._quota) * self._quota, (last // self._quota + 1) * self._quota)
+        target += self._base
         size, ts, ts_src = self._time(c)
         while size < target:
             count = min(target - size, _PADS_AT_ONCE)
@@ -371,3 +423,7 @@ class SqliteEvidence:
 def _subject_box(key: bytes) -> Box:
     """The box that seals payloads about a patient and no one study."""
     return Box(hmac.digest(key, b"bedside evidence payload v1", "sha256"))
+
+
+def _open_gap(c: sqlite3.Connection) -> bool:
+    return c.execute("SELECT 1 FROM gaps WHERE continued_at = 0").fetchone() is not None

@@ -52,7 +52,7 @@ def check_log(
 
     Args:
         c: a connection that sees one committed state throughout.
-        origin: the log's name.
+        origin: the log's name in force; those it had before stand in `past_logs`.
         keys: the log's own keys; every checkpoint must verify under all of them.
         progress: told every few thousand entries.
         parse: also read each entry and see that it is one, and that no time falls.
@@ -64,7 +64,11 @@ def check_log(
     started = time.perf_counter()
     _structure(c)
     total = rows.size(c)
-    signed = _signed(c, origin, keys)
+    past = rows.past(c)
+    base = past[-1].end if past else 0
+    ours = rows.Era(base=base, end=max(total, base), origin=origin, keys=tuple(keys))
+    signed = _signed(c, [*past, ours])
+    ends = {era.end for era in past}
     frontier = Frontier()
     last_ts = 0
     if 0 in signed:
@@ -75,16 +79,18 @@ def check_log(
             raise EvidenceDamagedError(f"entry {index} is missing")
         if parse:
             last_ts = _readable(index, data, last_ts)
+        if index in ends:  # from here on the log has another name, and a tree of its own
+            frontier = Frontier()
         nodes = frontier.append(leaf_hash(data))
         if b"".join(node.digest for node in nodes) != stored:
             raise EvidenceDamagedError(f"the nodes of entry {index} do not follow from the entries")
-        if frontier.size in signed:
-            at = frontier.size
+        at = index + 1
+        if at in signed:
             _same(frontier.root(), signed[at], f"the checkpoint of size {at}")
-        if frontier.size % _STEP == 0:
-            progress(frontier.size, total)
-    if frontier.size != total or any(size > total for size in signed):
-        raise EvidenceDamagedError(f"the log has {frontier.size} entries and signed for more")
+        if at % _STEP == 0:
+            progress(at, total)
+    if base > total or any(size > total for size in signed):
+        raise EvidenceDamagedError(f"the log has {total} entries and signed for more")
     progress(total, total)
     return Checked(
         entries=total,
@@ -105,17 +111,19 @@ def _structure(c: sqlite3.Connection) -> None:
         raise EvidenceDamagedError("the database of the evidence log is damaged") from cause
 
 
-def _signed(c: sqlite3.Connection, origin: str, keys: Sequence[VerifierKey]) -> dict[int, bytes]:
+def _signed(c: sqlite3.Connection, eras: Sequence[rows.Era]) -> dict[int, bytes]:
     """Return size -> root of every signed checkpoint, its signatures verified."""
     found: dict[int, bytes] = {}
     for size, note in c.execute("SELECT size, note FROM cp ORDER BY size"):
+        # a checkpoint at the size where a name ends is that name's own
+        era = next((era for era in eras if size <= era.end), eras[-1])
         try:
-            checkpoint = open_checkpoint(bytes(note), origin, keys).checkpoint
+            checkpoint = open_checkpoint(bytes(note), era.origin, era.keys).checkpoint
         except BedsideError as cause:
             raise EvidenceDamagedError(
                 f"the checkpoint of size {size} is not this log's: {cause.code}"
             ) from cause
-        if checkpoint.size != size:
+        if checkpoint.size != size - era.base:
             raise EvidenceDamagedError(f"the checkpoint of size {size} says another size")
         found[size] = checkpoint.root
     return found

@@ -56,17 +56,18 @@ def export(
         NotFoundError: nothing was signed yet.
         StoreUnavailableError: the folder cannot be written.
     """
-    found = rows.latest_checkpoint(c)
+    era = rows.eras(c)[-1]
+    found = rows.latest_checkpoint(c, era)
     if found is None:
         raise NotFoundError("no checkpoint was signed yet: `bedside-edge evidence checkpoint`")
-    size, note = found
+    size, note = found[0] - era.base, found[1]
     tiles = list(tiles_of(size, _exported(folder, size)))
     try:
         written = 0
         for done, tile in enumerate(tiles):
             if done % 64 == 0:
                 progress(done, len(tiles))
-            written += _write_new(folder, tile, c)
+            written += _write_new(folder, tile, c, era.base)
         folder.mkdir(parents=True, exist_ok=True)
         partial = folder / f"{_NEWEST}.part"
         partial.write_bytes(note)
@@ -86,13 +87,13 @@ def _exported(folder: Path, size: int) -> int:
     return min(parse_checkpoint_text(text).size, size) // WIDTH * WIDTH
 
 
-def _write_new(folder: Path, tile: Tile, c: sqlite3.Connection) -> bool:
+def _write_new(folder: Path, tile: Tile, c: sqlite3.Connection, base: int) -> bool:
     path = folder / tile.path
     if path.is_file():
         return False
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.part")
-    partial.write_bytes(rows.tile(c, tile))
+    partial.write_bytes(rows.tile(c, tile, base))
     partial.replace(path)
     return True
 

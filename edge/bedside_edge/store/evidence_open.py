@@ -47,6 +47,7 @@ class Identity:
 
     origin: str
     signers: tuple[LogSigner, ...]
+    base: int = 0  # entry at which the log under this name starts
 
 
 def identify(
@@ -65,9 +66,9 @@ def identify(
         StoreUnavailableError: the keys are missing, damaged or open to others.
         EvidenceDamagedError: they are not the ones this log signed with.
     """
-    kept = database.read(lambda c: (rows.meta(c, rows.ORIGIN), rows.known_keys(c)))
+    kept = database.read(lambda c: (rows.meta(c, rows.ORIGIN), rows.known_keys(c), rows.past(c)))
     origin = kept[0] or settings.origin or _mint(random)
-    if settings.origin not in ("", origin):
+    if settings.origin not in ("", origin, first_name(origin)):
         raise InvalidConfigError(
             f"[evidence] origin: this log is called {origin} and keeps its name"
         )
@@ -77,7 +78,18 @@ def identify(
         if kept[1] and list(kept[1]) != [signer.key for signer in signers]:
             raise EvidenceDamagedError("the evidence log's key is not the one it signed with")
     database.write(lambda c: _keep(c, origin, signers))
-    return Identity(origin=origin, signers=signers)
+    return Identity(origin=origin, signers=signers, base=kept[2][-1].end if kept[2] else 0)
+
+
+def first_name(origin: str) -> str:
+    """Return the name a log had before any gap: `a/b/c#3` was `a/b/c`."""
+    return origin.partition("#")[0]
+
+
+def next_name(origin: str) -> str:
+    """Return the name under which a log goes on after a gap: `a/b/c`, `a/b/c#2`, `a/b/c#3`."""
+    name, _, number = origin.partition("#")
+    return f"{name}#{int(number or 1) + 1}"
 
 
 def check_at_start(database: Database, origin: str) -> Checked:

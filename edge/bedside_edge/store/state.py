@@ -47,11 +47,14 @@ from bedside_edge.store.reserve import Reserve
 from bedside_edge.store.reslot import claim_slots, move_into_slots
 from bedside_edge.store.retention import SqliteRetention
 from bedside_edge.store.reviews import SqliteReviews
+from bedside_edge.store.rights import SqliteRights
 from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.slots import FileSlots
 from bedside_edge.store.snapshots import SqliteSnapshots
 from bedside_edge.store.studies import SqliteStudies, StudyKeys
 from bedside_edge.store.subjects import SqliteSubjects, SubjectKeys
+from bedside_edge.store.witness import SqliteWitness
+from bedside_edge.store.witnessed import SqliteWitnessed
 from bedside_edge.store.workitems import SqliteWorkitems
 from bedside_edge.store.worklist import SqliteWorkRows
 
@@ -73,12 +76,15 @@ class State:
     erasure: ErasureService
     holds: HoldService
     incidents: SqliteIncidents
+    rights: SqliteRights
     retention: SqliteRetention
     studies: SqliteStudies
     subjects: SqliteSubjects
     jobs: SqliteJobs
     outputs: SqliteOutputs
     evidence: SqliteEvidence
+    witnessed: SqliteWitnessed  # the log as its witnesses see it
+    witness: SqliteWitness  # this box as a witness of other logs
     reviews: SqliteReviews
     requests: SqliteRequests
     changes: SqliteChanges
@@ -182,6 +188,7 @@ def open_state(
             origin=identity.origin,
             signers=identity.signers,
             nightly_quota=settings.nightly_quota,
+            base=identity.base,
         )
         record = log_store.record
         subjects = SqliteSubjects(database, keys, subject_keys, random, study_keys.of)
@@ -218,12 +225,15 @@ def open_state(
         erasure=erasure,
         retention=SqliteRetention(database),
         holds=HoldService(SqliteHolds(database, random, record), clock),
+        rights=SqliteRights(database, random, record),
         incidents=SqliteIncidents(database, keys, random, record, Reserve(path)),
         studies=studies,
         subjects=subjects,
         jobs=jobs,
         outputs=outputs,
         evidence=log_store,
+        witnessed=SqliteWitnessed(database, log_store),
+        witness=SqliteWitness(database, record),
         requests=SqliteRequests(database, keys),
         changes=SqliteChanges(database),
         reviews=SqliteReviews(database, study_keys.of, random, record),

@@ -94,7 +94,8 @@ class SqliteWitness:
 
         def look(c: sqlite3.Connection) -> list[Refused]:
             found = c.execute(
-                "SELECT origin, why, size, last, note, at FROM refused_checkpoints ORDER BY seq DESC"
+                "SELECT origin, why, size, last, note, at FROM refused_checkpoints"
+                " ORDER BY seq DESC"
             )
             return [
                 Refused(origin=origin, why=why, size=size, last=last, note=bytes(note), at=when)
