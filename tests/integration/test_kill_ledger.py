@@ -50,7 +50,8 @@ def test_kills_never_overspend_a_cap_or_give_one_question_two_answers(tmp_path, 
     assert max(ledger.spent.values()) == releases * cost, "not exactly what the cap allows"
     held = house.ledger.releases(limit=10 * releases)
     assert Counter(one.state for one in held) == {"final": releases}
-    stored = {one.fingerprint: digest(house.ledger.replay(one.fingerprint).document) for one in held}
+    names = [one.fingerprint for one in held]
+    stored = {name: digest(house.ledger.replay(name).document) for name in names}
     assert all(stored[name] == hashed for name, (hashed,) in answers.items())
     assert any(line[0] == "exhausted" for line in said), "nobody asked for more than there was"
     house.close()

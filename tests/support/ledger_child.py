@@ -73,7 +73,7 @@ def drive(folder: Path, kills: int, releases: int) -> None:
         if pid == 0:
             try:
                 work(folder, labels, first)
-            except BaseException as error:  # noqa: BLE001  the driver has to hear of it
+            except BaseException as error:
                 say("failed", type(error).__name__, str(error).replace("\n", " "))
                 os._exit(1)
         alive[pid] = time.monotonic() + 0.01 + int.from_bytes(os.urandom(2)) / 65_536 * 0.25

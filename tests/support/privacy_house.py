@@ -28,9 +28,7 @@ DAY = 86_400_000
 T0 = 1_700_000_000_000 // DAY * DAY + DAY // 2  # noon
 EPOCH = (T0 - 30 * DAY - DAY // 2, T0 + 370 * DAY - DAY // 2)
 ONE = cap_units(1.0, 1e-6)
-OFFICER = Asker(
-    actor_id="person:anna", kind=ActorKind.PERSON, roles=frozenset({"privacy-officer"})
-)
+OFFICER = Asker(actor_id="person:anna", kind=ActorKind.PERSON, roles=frozenset({"privacy-officer"}))
 
 
 def policy_text(epoch: int = ONE, lifetime: int = 10 * ONE, *, c: int = 3, **requesters) -> bytes:
@@ -167,5 +165,3 @@ class Hospital:
     def spent(self) -> int:
         ledger = self.ledger.ledger()
         return max(ledger.spent.values(), default=0)
-
-

@@ -226,6 +226,7 @@ class SqliteLedger:
         """Append an entry that is no reservation and no answer; return its number, from 1."""
 
         def write(c: sqlite3.Connection, ledger: Ledger) -> tuple[Ledger, int]:
+            self._refuse_when_locked(c, ledger)
             after, seq, _ = self._append(c, ledger, entry, actor)
             if isinstance(entry, Voided):
                 _end(c, entry.fingerprint, "void")
@@ -237,6 +238,7 @@ class SqliteLedger:
         """Append a `PolicySet` with the document it stands for; return its number."""
 
         def write(c: sqlite3.Connection, ledger: Ledger) -> tuple[Ledger, int]:
+            self._refuse_when_locked(c, ledger)
             c.execute(
                 "INSERT OR IGNORE INTO privacy_policies (version, document, envelope)"
                 " VALUES (?, ?, ?)",
@@ -322,6 +324,7 @@ class SqliteLedger:
         return after, after.seq, index
 
     def _refuse_when_locked(self, c: sqlite3.Connection, ledger: Ledger) -> None:
+        """Refuse every entry of a ledger that was set back: it must not grow up to its counter."""
         if incident_state(c) in STOPPED:
             raise SealedError("the box is sealed; what it holds may be looked at")
         if self.evidence_locked():
