@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -174,6 +175,9 @@ class FakeQueue:
             and priority in (None, job.priority)
         ]
         return found[:limit]
+
+    def counts(self) -> dict[JobState, int]:
+        return dict(Counter(job.state for job in self.by_id.values()))
 
     def complete(self, study_id: str, now: int) -> None:
         for job in self.jobs(study_id=study_id, states=[JobState.COLLECTING]):
