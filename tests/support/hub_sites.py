@@ -1,7 +1,9 @@
 """A consortium made with the hub's own commands: administrators, members, rounds, real boxes."""
 
+import copy
 import json
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from bedside_sync.secagg.roster import read_roster
 from bedside_sync.transport_nng import Client, Identity, Timeouts
 
 CODE = "c0" * 32
-QUICK = Timeouts(receive=4000, send=2000, resend=1000)
+QUICK = Timeouts(receive=800, send=2000, resend=400)  # a hub that died is noticed soon
 
 
 def command(*words, fails=False):
@@ -38,6 +40,9 @@ def command(*words, fails=False):
         raise ran.exception
     assert not fails, ran.output
     return json.loads(ran.output.splitlines()[-1])
+
+
+SLOW = Timeouts(receive=20_000, send=20_000)
 
 
 class Site:
@@ -148,6 +153,18 @@ class Sites:
         for number in range(count):
             self.join(f"box-{number}", f"hospital-{number}")
 
+    def copied(self, folder: Path) -> "Sites":
+        """The same consortium in another folder, for a test that changes it."""
+        shutil.copytree(self.folder, folder)
+        other = copy.copy(self)
+        other.folder, other.hub = folder, folder / "hub"
+        other.secret = folder / self.secret.name
+        other.admins = [folder / path.name for path in self.admins]
+        other.sites = {name: copy.copy(site) for name, site in self.sites.items()}
+        for name, site in other.sites.items():
+            site.folder = folder / name
+        return other
+
     def sign(self, path: Path, by=None) -> None:
         for key in by or self.admins:
             command(
@@ -214,9 +231,9 @@ class Sites:
         self.sign(manifest)
         assert command("round", "open", manifest, "--folder", self.hub)["state"] == "open"
 
-    def report(self, site: Site, url: str, values, name="census-1") -> None:
+    def report(self, site, url: str, values, name="census-1", timeouts=QUICK) -> None:
         """Take a box as far as its receipt, whatever it had done before."""
-        with site.client(url) as client:
+        with site.client(url, timeouts) as client:
             calls = HubCalls(client)
             role = site.box(values)
             if role.state(name) is Box.IDLE:
