@@ -1,5 +1,6 @@
 """The application on a real socket: what ASGI in memory cannot show."""
 
+import contextlib
 import http.client
 import json
 import socket
@@ -9,8 +10,11 @@ import time
 import httpx
 import numpy as np
 import pytest
+from fastapi import Response
 
+from bedside_core.access import Action
 from bedside_core.errors import InvalidConfigError
+from bedside_edge.api.guard import needs
 from bedside_edge.api.server import bind
 from bedside_edge.config import Http
 from support.http_box import HttpBox, multipart, related
@@ -333,3 +337,46 @@ def test_a_small_request_with_a_body_without_end_is_refused_before_it_is_gathere
         return
     assert answer.status_code in (400, 413)
     assert answer.json()["type"] != "urn:bedside:error:invalid-request"  # nobody parsed it
+
+
+LARGE = 24 << 20
+
+
+@pytest.fixture
+def reader():
+    """A connection that has asked for a large answer, over a small window."""
+    box = HttpBox()
+
+    @box.app.get("/large", dependencies=[needs(Action.VIEW_OWN)])
+    def large():
+        return Response(bytes(LARGE))
+
+    with HttpServer(box.app, upload_idle_s=0.4) as server, socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+        connection.settimeout(DEADLINE_S)
+        connection.connect(("127.0.0.1", server.port))
+        connection.sendall(b"GET /large HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        yield server, connection
+
+
+def test_a_reader_that_takes_nothing_holds_no_answer_in_memory(reader):
+    server, connection = reader
+    assert connection.recv(1024).startswith(b"HTTP/1.1 200 ")
+    assert eventually(lambda: not server.server.server_state.connections)
+    seen = 0
+    with contextlib.suppress(ConnectionResetError):
+        while piece := connection.recv(1 << 20):
+            seen += len(piece)
+    assert seen < LARGE
+
+
+def test_a_slow_reader_gets_its_answer_whole(reader):
+    _, connection = reader
+    seen = 0
+    for _ in range(6):  # longer in all than the time a reader may take nothing
+        time.sleep(0.2)
+        for _ in range(16):
+            seen += len(connection.recv(64 << 10))
+    while seen < LARGE:
+        seen += len(connection.recv(1 << 20))
+    assert seen > LARGE

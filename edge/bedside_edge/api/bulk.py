@@ -33,7 +33,8 @@ class BulkProtocol(HttpToolsProtocol):
     """HTTP/1.1 that lets a handler take body pieces as the parser cuts them.
 
     It also bounds what uvicorn does not: the size of a request's head, which the parser gathers in
-    memory, and the time it may take, during which a connection holds a descriptor of the box.
+    memory, the time it may take, during which a connection holds a descriptor of the box, and the
+    time in which a reader takes nothing of an answer, which is in memory until it does.
     """
 
     head_bytes = 64 << 10
@@ -41,11 +42,12 @@ class BulkProtocol(HttpToolsProtocol):
     _in_head = True
     _head_seen = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _reader_timer: asyncio.TimerHandle | None = None
     _peer: Mapping[str, object] = MappingProxyType({})
 
     @classmethod
     def with_patience(cls, seconds: float) -> "type[BulkProtocol]":
-        """Return the protocol with another time for a head."""
+        """Return the protocol with another time for a head, and for a reader that takes nothing."""
         return type(cls.__name__, (cls,), {"head_s": seconds})
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -57,8 +59,9 @@ class BulkProtocol(HttpToolsProtocol):
         self._time_head()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock."""
+        """Stop the clocks."""
         self._stop_clock()
+        self._reader_goes_on()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -91,6 +94,32 @@ class BulkProtocol(HttpToolsProtocol):
 
     def _stop_clock(self) -> None:
         timer, self._head_timer = self._head_timer, None
+        if timer is not None:
+            timer.cancel()
+
+    def pause_writing(self) -> None:
+        """Start the clock of a reader that is slower than the answer."""
+        super().pause_writing()
+        self._time_reader()
+
+    def resume_writing(self) -> None:
+        """Stop it: the answer goes on."""
+        self._reader_goes_on()
+        super().resume_writing()
+
+    def _time_reader(self) -> None:
+        left = self.transport.get_write_buffer_size()
+        self._reader_timer = self.loop.call_later(self.head_s, self._look_at_reader, left)
+
+    def _look_at_reader(self, left: int) -> None:
+        """Hang up on a reader that has taken nothing; one that is only slow may go on."""
+        if self.transport.get_write_buffer_size() < left:
+            self._time_reader()
+        else:
+            self.transport.abort()
+
+    def _reader_goes_on(self) -> None:
+        timer, self._reader_timer = self._reader_timer, None
         if timer is not None:
             timer.cancel()
 
