@@ -369,6 +369,41 @@ def test_a_patient_without_a_patient_id_goes_with_the_study(folder):
             state.subjects.subject(subject)
 
 
+def test_a_study_is_erased_once_however_many_ask_and_nothing_holds_it_any_more(folder):
+    with opened(folder) as state:
+        study_id = fill(state)
+        second = state.erasure.plan_study(study_id)
+        refused = []
+
+        def meanwhile(step):
+            if step not in ("intend", "destroy", "fingerprint"):
+                return
+            with pytest.raises(WrongStateError, match="under way"):
+                state.erasure.erase(second, reason="withdrawal", actor="person:b")
+            with pytest.raises(WrongStateError, match="being erased"):
+                state.holds.hold(study_id, reason="litigation", actor="person:c", review_at=T0)
+            refused.append(step)
+
+        state.erasure._step = meanwhile
+        done = state.erasure.erase(second, reason="request", actor="person:a")
+        assert refused == ["intend", "destroy", "fingerprint"]
+        assert [one.erasure_id for one in state.erasure.erasures()] == [done.erasure_id]
+        entries = state.evidence.newest(kinds=[Kind.ERASURE])
+        assert [found.index for found in entries] == [done.entry]
+        assert state.holds.holds(released=True) == []
+
+
+def test_a_study_nobody_asked_the_policy_about_is_not_erased_with_its_patient(folder):
+    with opened(folder) as state:
+        first = fill(state)
+        plan = state.erasure.plan_subject(state.subjects.subject_of(first))
+        second = fill(state, study="1.2.840.77777")
+        with pytest.raises(WrongStateError, match="another study"):
+            state.erasure.erase(plan, reason="request", actor="person:a")
+        assert len(state.studies.instances(second)) == 2
+        assert len(state.studies.instances(first)) == 2
+
+
 def test_what_is_gone_cannot_be_erased_and_a_reason_must_be_known(folder):
     with opened(folder) as state:
         study_id = fill(state)

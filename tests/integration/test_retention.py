@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -163,6 +164,55 @@ def test_a_study_that_changes_between_look_and_erasure_stays(state, clock):
     assert len(state.studies.instances(study)) == 2
     with pytest.raises(WrongStateError):
         state.erasure.erase_batch([study], reason="retention", actor="service:retention")
+
+
+def test_a_study_that_got_an_image_and_its_result_since_the_look_is_young_again(state, clock):
+    study = filed(state, 1)
+
+    def late(_):
+        sent = arrival(state, "1.2.1.2", study="1.2.1", data=b"late", at=clock.now())
+        state.studies.file([sent])
+        state.jobs.complete(study, clock.now())
+        outcome = Outcome(refused=False, reason="", body=b"{}")
+        state.jobs.finish(state.jobs.lease(clock.now()), outcome, clock.now())
+        return True
+
+    assert service(state, clock, used=1000, permit=late).run() == 0
+    assert len(state.studies.instances(study)) == 2
+
+
+def test_a_hold_put_while_a_sweep_runs_keeps_its_batch_and_ends_no_sweep(state, clock, monkeypatch):
+    monkeypatch.setattr("bedside_edge.services.retention._BATCH", 1)
+    held, gone = filed(state, 1), filed(state, 2)
+
+    def put(study):
+        if study == held:
+            state.holds.hold(held, reason="litigation", actor="person:a", review_at=clock.now())
+        return True
+
+    assert service(state, clock, used=1000, permit=put).run() == 1
+    assert len(state.studies.instances(held)) == 1
+    with pytest.raises(NotFoundError):
+        state.studies.instances(gone)
+
+
+def test_two_sweeps_at_once_erase_every_study_once(state, clock):
+    studies = [filed(state, n, at=T0 + n) for n in range(30)]
+    first, counts = threading.Event(), []
+
+    def slow(_):
+        first.set()
+        return True
+
+    sweep = service(state, clock, used=10**6, permit=slow)
+    racing = threading.Thread(target=lambda: counts.append(sweep.run()))
+    racing.start()
+    assert first.wait(10)
+    counts.append(sweep.run())
+    racing.join()
+    assert sum(counts) == len(studies)
+    erased = [study for one in state.erasure.erasures() for study in one.studies]
+    assert sorted(erased) == sorted(studies)
 
 
 def test_what_the_policy_keeps_stays(state, clock):

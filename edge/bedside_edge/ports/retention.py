@@ -1,5 +1,6 @@
 """What a retention sweep asks of the store and of the disk."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from bedside_core.retention import StudyFacts
@@ -10,6 +11,10 @@ class RetentionStore(Protocol):
 
     def facts(self, *, after: tuple[int, str] = (0, ""), limit: int = 1000) -> list[StudyFacts]:
         """Return studies in order of their making, from behind `after` (created, study id)."""
+        ...
+
+    def facts_of(self, study_ids: Sequence[str]) -> list[StudyFacts]:
+        """Return these studies as they are now; those that are gone are left out."""
         ...
 
     def cursor(self, study_id: str) -> tuple[int, str]:

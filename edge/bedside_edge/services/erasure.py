@@ -81,6 +81,8 @@ class ErasureService:
         Raises:
             LegalHoldError: a study is under hold; nothing was changed.
             NotFoundError: it is gone already; nothing was changed.
+            WrongStateError: somebody else is erasing it, or another study of the patient came
+                meanwhile; nothing was changed.
             StoreUnavailableError, DiskFullError: it goes on when the box starts again, or with
                 `finish`; what was destroyed stays destroyed.
         """
@@ -88,10 +90,13 @@ class ErasureService:
         self._step("intend")
         return self._go_on(begun)
 
+    def plan_batch(self, studies: Sequence[str]) -> ErasurePlan:
+        """Say what erasing several studies under one entry would destroy; NotFoundError."""
+        return self._store.plan(ErasureScope.RETENTION, "", studies)
+
     def erase_batch(self, studies: Sequence[str], *, reason: str, actor: str) -> Erasure:
         """Erase several studies under one entry of the log."""
-        plan = self._store.plan(ErasureScope.RETENTION, "", studies)
-        return self.erase(plan, reason=reason, actor=actor)
+        return self.erase(self.plan_batch(studies), reason=reason, actor=actor)
 
     def compact(self, *, always: bool = False) -> bool:
         """Rewrite the database so that unused parts of pages hold nothing of what was erased.

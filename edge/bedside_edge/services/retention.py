@@ -1,15 +1,16 @@
 """The sweep: looks at the disk and at the studies, and erases those that may and must go.
 
 A batch is one erasure with one entry of the evidence log. What changed between the look and the
-erasure (a late image, a replayed job) makes the store refuse the batch; the next sweep looks again.
+erasure (a late image and its result, a hold) keeps the whole batch; the next sweep looks again.
 """
 
 import logging
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from bedside_core.errors import BedsideError, WrongStateError
+from bedside_core.errors import BedsideError, LegalHoldError, NotFoundError, WrongStateError
 from bedside_core.retention import RetentionRules, Verdict, batches, decide, room_needed
 from bedside_edge.ports import Clock
 from bedside_edge.ports.retention import RetentionStore, Space
@@ -67,6 +68,7 @@ class RetentionService:
         self._clock, self.rules = clock, rules
         self._permit, self._every_s = permit, every_s
         self._due = clock.monotonic() + every_s
+        self._one_at_a_time = threading.Lock()  # the box's own sweep, and one asked for
 
     def plan(self, *, whole: bool = True) -> RetentionPlan:
         """Say what a sweep would do, and why what stays stays; nothing is deleted.
@@ -93,19 +95,35 @@ class RetentionService:
         Raises:
             DiskFullError, StoreUnavailableError: it goes on with the next sweep.
         """
-        gone = 0
-        for batch in batches(self.plan(whole=False).verdicts, _BATCH):
-            permitted = [study for study in batch if self._permit(study)]
-            try:
-                if permitted:
-                    self._erasure.erase_batch(permitted, reason="retention", actor=ACTOR)
-                    gone += len(permitted)
-            except WrongStateError:
-                continue  # one of them changed meanwhile: the next sweep looks again
+        with self._one_at_a_time:
+            found = batches(self.plan(whole=False).verdicts, _BATCH)
+            gone = sum(self._erase(batch) for batch in found)
         if gone:
             self._erasure.compact()
             log.info("retention sweep", extra={"count": gone})
         return gone
+
+    def _erase(self, batch: Sequence[str]) -> int:
+        """Erase a batch; return how many studies went: all that may, or none if one changed."""
+        try:
+            going = [study for study in batch if self._permit(study)]
+            if not going:
+                return 0
+            plan = self._erasure.plan_batch(going)
+            # The sweep's look is minutes old by now. What changed since is seen here, and what
+            # changes after the plan was made is seen by the store.
+            if not self._still_go(going):
+                return 0
+            self._erasure.erase(plan, reason="retention", actor=ACTOR)
+        except (WrongStateError, NotFoundError, LegalHoldError):
+            return 0  # the next sweep looks again
+        return len(going)
+
+    def _still_go(self, study_ids: Sequence[str]) -> bool:
+        found = self._store.facts_of(study_ids)
+        needed = 1 + sum(study.size for study in found)  # room was found to be needed
+        verdicts = decide(found, self.rules, self._clock.now(), needed)
+        return len(found) == len(study_ids) and all(verdict.goes for verdict in verdicts)
 
     # --- for the box's loop ------------------------------------------------------------------
 

@@ -29,7 +29,14 @@ STUDY_ROWS: Final[Mapping[str, str]] = MappingProxyType(
         "studies": _OF_STUDY,
     }
 )
-SUBJECT_ROWS: Final[Mapping[str, str]] = MappingProxyType({"subjects": "subject_id = ?"})
+SUBJECT_ROWS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "consents": "subject_id = ?",
+        "withdrawals": "subject_id = ?",
+        "rights_requests": "subject_id = ?",
+        "subjects": "subject_id = ?",
+    }
+)
 
 # Tables with such a column that an erasure leaves alone, and why
 KEPT: Final[Mapping[str, str]] = MappingProxyType(
@@ -52,6 +59,12 @@ def cut_off(c: sqlite3.Connection, study_id: str) -> None:
     """Let nothing that arrives find the study: it makes a new one."""
     for statement in _CUT_OFF:
         c.execute(statement, (study_id,))
+
+
+def is_cut_off(c: sqlite3.Connection, study_id: str) -> bool:
+    """Tell whether an erasure of the study has begun."""
+    row = c.execute("SELECT lookup FROM studies WHERE study_id = ?", (study_id,)).fetchone()
+    return row is not None and row[0] == f"erased {study_id}"
 
 
 def delete_study(c: sqlite3.Connection, study_id: str) -> None:

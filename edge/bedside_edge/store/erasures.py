@@ -134,6 +134,11 @@ class SqliteErasures:
         def begin(c: sqlite3.Connection) -> str:
             named = _studies(c, plan.scope, plan.target, plan.studies)
             wanted = (json.dumps(named),)
+            # one erasure, one entry: whoever comes second finds the study cut off
+            if any(erasable.is_cut_off(c, study_id) for study_id in named):
+                raise WrongStateError("an erasure of it is under way")
+            if not set(named) <= set(plan.studies):
+                raise WrongStateError("another study came meanwhile; nobody was asked about it")
             if not despite_holds and c.execute(_HELD, wanted).fetchone():
                 raise LegalHoldError("a study is under legal hold; release it first")
             if plan.scope is ErasureScope.RETENTION and reason == "retention":

@@ -10,6 +10,7 @@ from bedside_edge.ports import RandomBytes
 from bedside_edge.ports.erasure import Hold
 from bedside_edge.ports.evidence import Event, Record
 from bedside_edge.store.database import Database
+from bedside_edge.store.erasable import is_cut_off
 from bedside_edge.store.rules import new_id
 
 _HOLDS: Final = """
@@ -27,12 +28,19 @@ class SqliteHolds:
         self._database, self._random, self._record = database, random, record
 
     def hold(self, study_id: str, *, reason: str, actor: str, at: int, review_at: int) -> Hold:
-        """Put a study under legal hold; its running job ends without a result. NotFoundError."""
+        """Put a study under legal hold; its running job ends without a result.
+
+        Raises:
+            NotFoundError: no such study.
+            WrongStateError: its erasure has begun.
+        """
         hold_id = new_id(self._random)
 
         def put(c: sqlite3.Connection) -> None:
             if not c.execute("SELECT 1 FROM studies WHERE study_id = ?", (study_id,)).fetchone():
                 raise NotFoundError("no study of that id")
+            if is_cut_off(c, study_id):
+                raise WrongStateError("the study is being erased; nothing can hold it any more")
             c.execute(
                 "INSERT INTO holds (hold_id, study_id, reason, actor, at, review_at)"
                 " VALUES (?, ?, ?, ?, ?, ?)",

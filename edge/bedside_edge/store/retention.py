@@ -1,7 +1,9 @@
 """What decides over the stay of studies, read from their rows."""
 
+import json
 import sqlite3
-from typing import Final
+from collections.abc import Sequence
+from typing import Any, Final
 
 from bedside_core.errors import NotFoundError
 from bedside_core.retention import StudyFacts
@@ -28,10 +30,9 @@ _FACTS: Final = """
        WHERE r.study_id = s.study_id AND p.state IN ('waiting', 'dead'))
     + (SELECT count(*) FROM reviews AS v WHERE v.study_id = s.study_id AND v.state <> 'done'),
     EXISTS (SELECT 1 FROM holds AS h WHERE h.study_id = s.study_id AND h.released_at = 0)
-  FROM studies AS s WHERE (s.created, s.study_id) > (?, ?)
-  ORDER BY s.created, s.study_id LIMIT ?"""
-
-_CREATED: Final = "SELECT created FROM studies WHERE study_id = ?"
+  FROM studies AS s WHERE """
+_PAGE: Final = f"{_FACTS} (s.created, s.study_id) > (?, ?) ORDER BY s.created, s.study_id LIMIT ?"
+_NAMED: Final = f"{_FACTS} s.study_id IN (SELECT value FROM json_each(?))"
 
 
 class SqliteRetention:
@@ -42,7 +43,14 @@ class SqliteRetention:
 
     def facts(self, *, after: tuple[int, str] = (0, ""), limit: int = 1000) -> list[StudyFacts]:
         """Return studies in order of their making, from behind `after` (created, study id)."""
-        rows = self._database.read(lambda c: c.execute(_FACTS, (*after, limit)).fetchall())
+        return self._read(_PAGE, (*after, limit))
+
+    def facts_of(self, study_ids: Sequence[str]) -> list[StudyFacts]:
+        """Return these studies as they are now; those that are gone are left out."""
+        return self._read(_NAMED, (json.dumps(list(study_ids)),))
+
+    def _read(self, query: str, values: tuple[Any, ...]) -> list[StudyFacts]:
+        rows = self._database.read(lambda c: c.execute(query, values).fetchall())
         return [
             StudyFacts(
                 study_id=row[0],
