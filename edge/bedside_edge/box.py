@@ -21,7 +21,7 @@ from pathlib import Path
 
 from bedside_core.errors import InvalidConfigError, InvalidInputError, SealedError, UnavailableError
 from bedside_core.findings import Check
-from bedside_core.uses import Incident
+from bedside_core.uses import Asker, Incident
 from bedside_edge.api.app import create_app
 from bedside_edge.api.metrics import Metrics
 from bedside_edge.api.mutual import CertificateActors
@@ -54,9 +54,12 @@ from bedside_edge.services.workitems import WorkitemPerformer, WorkitemService
 from bedside_edge.services.worklist import WorklistService
 from bedside_edge.state_folder import (
     access_service,
+    consent_service,
     incident_service,
     keeping_service,
     open_folder,
+    privacy_services,
+    rights_service,
 )
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.malloc_glibc import keep_freed_memory
@@ -123,6 +126,8 @@ class Box:
             config, self.state, self.clock, changed=self._state_changed
         )
         self.gate.incident = self.state.incidents.now
+        self.consents = consent_service(config, self.state, self.clock, self.bell.ring)
+        self.gate.standing = self.consents.standing
         self.policies.bind(self.gate)
         self.grading = GradingService(
             load_grading(config.policy), self.state.governance, self.clock
@@ -175,6 +180,17 @@ class Box:
         self.keeping = keeping_service(
             config, self.state, self.clock, partial(sweep_permitted, self.gate)
         )
+        self.rights = rights_service(
+            config,
+            self.state,
+            self.clock,
+            self.consents,
+            reviews=self.outgoing.reviews.reviews,
+            erase=self._erase_subject,
+        )
+        self._desk = Loop(self.rights, self.bell)
+        self.privacy = privacy_services(config, folder, self.state, self.gate)
+        self._nights = Loop(self.privacy.nights, self.bell)
         self._sweeper = Loop(self.keeping.retention, self.bell)
         self._clocks = Loop(self.incidents, self.bell)
         self._performer = Loop(self._workitem_performer(), self.bell)
@@ -211,9 +227,11 @@ class Box:
             grading=self.grading,
             evidence=self.evidence,
             incidents=self.incidents,
+            rights=self.rights,
             health=Health(self),
             clock=self.clock,
             random=self.random,
+            privacy=self.privacy,
             sign_on=self.sign_on,
             settings=self.config,
         )
@@ -232,12 +250,18 @@ class Box:
         grading = threading.Thread(target=self.grading.run, name="grading", daemon=True)
         grading.start()
         self._performing.append(grading)
+        desk = threading.Thread(target=self._desk.run, name="requests", daemon=True)
+        desk.start()
+        self._performing.append(desk)
         ticking = threading.Thread(target=self._clocks.run, name="incidents", daemon=True)
         ticking.start()
         self._performing.append(ticking)
         sweeping = threading.Thread(target=self._sweeper.run, name="retention", daemon=True)
         sweeping.start()
         self._performing.append(sweeping)
+        nights = threading.Thread(target=self._nights.run, name="nights", daemon=True)
+        nights.start()
+        self._performing.append(nights)
         return self.scp.start()
 
     def stop(self) -> None:
@@ -250,13 +274,19 @@ class Box:
         self.outgoing.stop()
         self._performer.stop()
         self._sweeper.stop()
+        self._nights.stop()
         self._clocks.stop()
+        self._desk.stop()
         self.grading.stop()
         for thread in self._performing:
             thread.join(_STOP_S)
         self.evidence.stop()
         self.state.close()
         self.models.close()
+
+    def _erase_subject(self, gate: Gate, asker: Asker, subject_id: str) -> str:
+        plan = self.keeping.erasure.plan_subject(subject_id)
+        return self.keeping.erase(gate, asker, plan, reason="request").erasure_id
 
     def _state_changed(self, state: Incident) -> None:
         """Wake whoever waits; a box that is shut down ends its process in order."""

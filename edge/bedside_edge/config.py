@@ -575,6 +575,11 @@ class Privacy(_Section):
     slot_budget_ms: int = Field(
         default=200, ge=1, le=60_000, description="Time every answer is given before its slot"
     )
+    unwitnessed: Literal["limited", "allowed"] = Field(
+        default="limited",
+        description="Without a witness that cosigns the log only 5 % of an epoch's cap may be "
+        "spent; `allowed` lifts that for a box that has none, and only the counter file is left",
+    )
     snapshot_hours: int = Field(
         default=24, ge=1, le=8760, description="Frozen study rows are destroyed after so long"
     )

@@ -1,21 +1,33 @@
 """The state folder as the settings want it: for the box, and for commands while no box runs."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.resources import files
 from pathlib import Path
 
-from bedside_core.errors import EvidenceDamagedError, NotFoundError
+from bedside_core.errors import EvidenceDamagedError, NotFoundError, NotReadyError
+from bedside_core.evidence.entry import Kind
 from bedside_core.incident import parse_duties
 from bedside_core.retention import RetentionRules
-from bedside_core.uses import Incident
+from bedside_core.uses import Asker, Incident
 from bedside_edge.config import Config
-from bedside_edge.ports import Clock, Priority, RandomBytes
+from bedside_edge.ports import Clock, Priority, RandomBytes, StoredResult
+from bedside_edge.ports.evidence import BOX, Event
 from bedside_edge.ports.incidents import Check
+from bedside_edge.ports.review import ReviewRecord
 from bedside_edge.services.access import AccessService
+from bedside_edge.services.budget import BudgetService
+from bedside_edge.services.consent import ConsentService
+from bedside_edge.services.gate import Gate
 from bedside_edge.services.incident import IncidentService
 from bedside_edge.services.keeping import Keeping
+from bedside_edge.services.local_answer import LocalAnswerService
+from bedside_edge.services.nights import NightlyReleases
+from bedside_edge.services.privacy import PrivacyServices
+from bedside_edge.services.release import Origin, ReleaseService
 from bedside_edge.services.retention import RetentionService
+from bedside_edge.services.rights import RightsService, Sources, parse_terms
+from bedside_edge.services.slots import SlotRule, Slots
 from bedside_edge.store.evidence_open import LogSettings, check_at_start
 from bedside_edge.store.objects import DiskLimits
 from bedside_edge.store.rules import CompletionRules, RetryRules
@@ -23,7 +35,10 @@ from bedside_edge.store.state import DATABASE, State, open_state
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.keys import open_box_keys
 from bedside_edge.system.log_keys import open_log_keys
+from bedside_edge.system.noise_lazy import LazyNoise
 from bedside_edge.system.passwords_argon2 import Argon2Passwords
+from bedside_edge.system.policy_keys import FOLDER as POLICY_KEYS
+from bedside_edge.system.policy_keys import trusted_keys
 from bedside_edge.system.random_os import OsRandom
 
 PRIVACY_COUNTER = "privacy.counter"
@@ -112,6 +127,7 @@ def keeping_service(
                 low_watermark=rules.low_watermark,
             ),
             permit=permit,
+            remind=state.holds.remind,
             every_s=rules.every_s,
         ),
         subjects=state.subjects,
@@ -153,6 +169,63 @@ def incident_service(
         contact=config.site.contact,
         checks={"evidence": evidence} | dict(checks or {}),
         changed=changed,
+    )
+
+
+def consent_service(
+    config: Config, state: State, clock: Clock, changed: Callable[[], None] = lambda: None
+) -> ConsentService:
+    """Return the service over consents of an open folder."""
+    return ConsentService(
+        state.rights,
+        state.subjects,
+        clock,
+        minor_years=config.policy.minor_years,
+        basis=config.site.diagnosis_basis,
+        changed=changed,
+    )
+
+
+def rights_service(
+    config: Config,
+    state: State,
+    clock: Clock,
+    consents: ConsentService,
+    *,
+    reviews: Callable[[str], Sequence[ReviewRecord]],
+    erase: Callable[[Gate, Asker, str], str],
+) -> RightsService:
+    """Return the request desk over an open folder.
+
+    Args:
+        config: the settings.
+        state: the open folder.
+        clock: for deadlines.
+        consents: consents on record.
+        reviews: what readers said of a result.
+        erase: erases a patient if the policy permits it; returns the erasure's id.
+    """
+
+    def results(study_id: str) -> list[StoredResult]:
+        found = [job.result_id for job in state.jobs.jobs(study_id=study_id) if job.result_id]
+        return [state.jobs.result(result_id) for result_id in found]
+
+    data = (files("bedside_edge.system") / "regimes" / "rights.toml").read_bytes()
+    sources = Sources(
+        results=results,
+        instances=state.studies.instances,
+        reviews=reviews,
+        log=state.evidence,
+        erase=erase,
+    )
+    return RightsService(
+        state.rights,
+        state.subjects,
+        consents,
+        sources,
+        parse_terms(data),
+        clock,
+        region=config.site.region,
     )
 
 
@@ -207,3 +280,45 @@ def offline_access(config: Config, folder: Path) -> Iterator[AccessService]:
         yield access_service(config, state, clock, random)
     finally:
         state.close()
+
+
+def privacy_services(config: Config, folder: Path, state: State, gate: Gate) -> PrivacyServices:
+    """Return the services that release statistics, over an open folder.
+
+    Raises:
+        NotReadyError: the folder was opened without the log's keys, which sign releases.
+    """
+    if state.device is None:
+        raise NotReadyError("releases are signed with the log's key, which is not open")
+    rules, clock, noise = config.privacy, SystemClock(), LazyNoise()
+    trusted = Path(config.policy.trusted or folder / POLICY_KEYS)
+    state.ledger.witness_ready = lambda: rules.unwitnessed == "allowed"
+    budget = BudgetService(state.ledger, state.snapshots, lambda: trusted_keys(trusted), clock)
+    state.snapshots.standing = lambda ids: gate.standing(ids)
+    state.snapshots.age_bands = budget.age_bands
+    releases = ReleaseService(
+        state.ledger,
+        state.snapshots,
+        noise,
+        state.device,
+        gate,
+        Origin(name=state.evidence.origin, proof=state.evidence.proof),
+        clock,
+        night_minute=rules.night_minute,
+    )
+
+    def overrun(seconds: float) -> None:
+        refs: dict[str, int | str] = {"what": "slot-overrun", "ms": int(seconds * 1000)}
+        state.evidence.append(Event(kind=Kind.ALARM, actor=BOX, refs=refs))
+
+    return PrivacyServices(
+        budget=budget,
+        releases=releases,
+        local=LocalAnswerService(state.local_answers, noise, state.device, gate, budget),
+        nights=NightlyReleases(releases, budget, rules.snapshot_hours),
+        slots=Slots(
+            clock,
+            SlotRule(step_s=rules.slot_ms / 1000, budget_s=rules.slot_budget_ms / 1000),
+            overrun=overrun,
+        ),
+    )

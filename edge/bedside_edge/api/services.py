@@ -40,9 +40,11 @@ from bedside_edge.services.keeping import Keeping
 from bedside_edge.services.oidc import SingleSignOn
 from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.policies import PolicyService
+from bedside_edge.services.privacy import PrivacyServices
 from bedside_edge.services.publish import PublishService
 from bedside_edge.services.pull import PullService
 from bedside_edge.services.review import ReviewService
+from bedside_edge.services.rights import RightsService
 from bedside_edge.services.workitems import WorkitemService
 from bedside_edge.services.worklist import WorklistService
 
@@ -398,6 +400,8 @@ class Services:
     health: Health
     clock: Clock
     random: RandomBytes
+    rights: RightsService | None = None  # consents and the request desk
     incidents: IncidentService | None = None  # how the box is
+    privacy: PrivacyServices | None = None  # statistics and answers that leave the hospital
     sign_on: SingleSignOn | None = None  # through an identity provider, where one is configured
     settings: Config = field(default_factory=Config)  # for people to read; nothing acts on them

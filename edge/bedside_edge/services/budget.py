@@ -16,7 +16,7 @@ from bedside_core.errors import (
 )
 from bedside_core.ledger import decide
 from bedside_core.ledger.decide import TimeProof
-from bedside_core.ledger.entries import Burned, EpochClosed, PolicySet
+from bedside_core.ledger.entries import Burned, EpochClosed, PolicySet, Witnessed
 from bedside_core.ledger.state import Epoch
 from bedside_core.planner import Schedule
 from bedside_core.privacy_policy import (
@@ -179,6 +179,17 @@ class BudgetService:
             at = max(ledger.floor, self._clock.now())
             entry = Burned(at=at, dataset=policy.dataset, epoch=epoch.number)
         self._ledger.unlock(entry, actor, second)
+
+    def witnessed(self, seen: int) -> None:
+        """Note that a witness cosigned the log as it is; `seen` is its time in milliseconds.
+
+        What was spent until now is no longer unseen.
+        """
+        ledger = self._ledger.ledger()
+        if ledger.policy is None:
+            return
+        at = decide.time_now(ledger, self._clock.now())
+        self._ledger.append(Witnessed(at=at, seen=seen))
 
     # --- snapshots and requests ------------------------------------------------------------------
 

@@ -42,7 +42,7 @@ from bedside_edge.ports import Clock
 from bedside_edge.ports.evidence import LogSigner
 from bedside_edge.ports.noise import Noise
 from bedside_edge.ports.privacy import Held, LedgerStore, Release, SnapshotStore, Window
-from bedside_edge.services.gate import Gate
+from bedside_edge.services.gate import BOX, Gate
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,8 @@ class ReleaseService:
         gate: Gate,
         origin: Origin,
         clock: Clock,
+        *,
+        night_minute: int = 0,
     ) -> None:
         """Stand on the ports.
 
@@ -81,9 +83,11 @@ class ReleaseService:
             gate: asked before every release.
             origin: the evidence log.
             clock: which nights of a schedule are over.
+            night_minute: minutes after midnight (UTC) at which a night is released.
         """
         self._ledger, self._snapshots, self._noise = ledger, snapshots, noise
         self._device, self._gate, self._origin, self._clock = device, gate, origin, clock
+        self._after_ms = night_minute * 60_000
 
     # --- asking --------------------------------------------------------------------------------
 
@@ -152,6 +156,10 @@ class ReleaseService:
         stored = self.replay(fingerprint, night)
         return release_file(stored.signature, self._origin.proof(stored.index))
 
+    def warm(self) -> None:
+        """Draw once and throw it away: the mechanisms' library takes a second to import."""
+        self._noise.gaussian(0, l2sq=1, rho_units=1)
+
     # --- nights and leftovers --------------------------------------------------------------------
 
     def nights(self) -> int:
@@ -194,8 +202,12 @@ class ReleaseService:
     # --- inside ----------------------------------------------------------------------------------
 
     def _permit(self, prepared: Prepared, asker: Asker, target: Target) -> None:
-        request, ledger = prepared.request, self._ledger.ledger()
-        left = ledger.budget(epoch_scope(request.dataset, request.epoch)).left - prepared.cost
+        held = self._ledger.ledger().charges.get(prepared.fingerprint)
+        self._ask_gate(prepared.request, 0 if held else prepared.cost, asker, target)
+
+    def _ask_gate(self, request: ReleaseRequest, cost: int, asker: Asker, target: Target) -> None:
+        scope = epoch_scope(request.dataset, request.epoch)
+        left = self._ledger.ledger().budget(scope).left - cost
         after = int(epsilon(left, DELTA) * _MILLIONTHS) if left > 0 else 0
         self._gate.statistic(Use.RELEASE, asker, epsilon_left=after, target=target).must()
 
@@ -260,7 +272,7 @@ class ReleaseService:
         night = len(held.answered)
         if night >= held.request.nights:
             return False
-        return night_window(held, night).ends <= self._clock.now()
+        return night_window(held, night).ends + self._after_ms <= self._clock.now()
 
     def _night(self, held: Held) -> Release:
         """Release the first night without an answer."""
@@ -269,6 +281,7 @@ class ReleaseService:
         query, law = prepared.query, prepared.law
         if query is None or not isinstance(law, GaussianLaw):
             raise InvalidInputError("a schedule measures a vector with Gaussian noise")
+        self._ask_gate(held.request, 0, BOX, Target.OUTSIDE)
         window = night_window(held, night)
         label = self._snapshots.freeze(window)
         try:

@@ -39,6 +39,7 @@ from bedside_edge.store.incidents import SqliteIncidents
 from bedside_edge.store.jobs import SqliteJobs
 from bedside_edge.store.ledger import SqliteLedger
 from bedside_edge.store.ledger_rows import check as check_ledger
+from bedside_edge.store.local_answers import SqliteLocalAnswers
 from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
 from bedside_edge.store.oidc import SqliteSubjectLinks
 from bedside_edge.store.outputs import SqliteOutputs
@@ -99,6 +100,7 @@ class State:
     slots: FileSlots
     ledger: SqliteLedger
     snapshots: SqliteSnapshots
+    local_answers: SqliteLocalAnswers
     device: LogSigner | None  # signs releases; None of a log without keys
     database: Database
     access: SqliteAccess
@@ -244,7 +246,15 @@ def open_state(
         holdings=SqliteHoldings(database, study_keys, studies, outputs),
         oidc=SqliteSubjectLinks(database, record),
         workitems=SqliteWorkitems(database, keys, study_keys.of, random, record),
-        ledger=SqliteLedger(database, keys, record, clock, counter=counter),
+        ledger=SqliteLedger(
+            database,
+            keys,
+            record,
+            clock,
+            counter=counter,
+            evidence_locked=lambda: log_store.locked,
+        ),
+        local_answers=SqliteLocalAnswers(database, keys, study_keys.of, record),
         snapshots=SqliteSnapshots(database, keys, study_keys.of, random, clock),
         device=next((s for s in identity.signers if s.key.kind is SignatureType.ED25519), None),
         keys=keys,
