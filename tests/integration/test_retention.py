@@ -236,6 +236,28 @@ def test_the_box_sweeps_when_it_is_time_and_not_before(state, clock):
     assert sweep.nap() == pytest.approx(60)
 
 
+def test_a_hold_to_be_looked_at_again_is_an_alarm_once_until_it_is_released(state, clock):
+    study = filed(state, 1)
+    hold = state.holds.hold(
+        study, reason="litigation", actor="person:a", review_at=clock.now() + DAY_MS
+    )
+    sweep = service(state, clock, every_s=60, remind=state.holds.remind)
+
+    def swept_after(milliseconds):
+        clock.advance(milliseconds)
+        sweep.step()
+        alarms = [(one.code, one.study_id) for one in state.studies.alarms()]
+        told = [e.entry.refs for e in state.evidence.newest(kinds=[Kind.ALARM])]
+        return alarms, told
+
+    assert swept_after(DAY_MS - 1) == ([], [])
+    raised = [("hold-overdue", study)], [{"code": "hold-overdue"}]
+    assert swept_after(60_001) == raised
+    assert swept_after(DAY_MS) == raised
+    state.holds.release(hold.hold_id, actor="person:a")
+    assert swept_after(DAY_MS) == ([], raised[1])
+
+
 def test_more_studies_than_a_page_are_all_looked_at(state, clock, monkeypatch):
     monkeypatch.setattr("bedside_edge.services.retention._PAGE", 2)
     studies = [filed(state, n, at=T0 + n) for n in range(5)]

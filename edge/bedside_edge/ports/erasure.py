@@ -106,6 +106,8 @@ class ErasureStore(Protocol):
         Raises:
             LegalHoldError: a study is under hold; nothing was changed.
             NotFoundError: a study is gone; nothing was changed.
+            WrongStateError: an erasure of it has begun, or the patient has a study that the plan
+                does not name; nothing was changed.
         """
         ...
 
@@ -167,11 +169,23 @@ class HoldStore(Protocol):
     """Legal holds; every method is one transaction."""
 
     def hold(self, study_id: str, *, reason: str, actor: str, at: int, review_at: int) -> Hold:
-        """Put a study under legal hold; a running job ends without a result. NotFoundError."""
+        """Put a study under legal hold; a running job ends without a result.
+
+        Raises:
+            NotFoundError: no such study.
+            WrongStateError: its erasure has begun.
+        """
         ...
 
     def release(self, hold_id: str, *, actor: str, at: int) -> Hold:
         """End a hold; NotFoundError, WrongStateError when it is released already."""
+        ...
+
+    def remind(self, now: int) -> int:
+        """Raise an alarm for each hold whose day to look again has come; return how many.
+
+        One alarm a hold, until it is released.
+        """
         ...
 
     def holds(self, *, study_id: str = "", released: bool = False) -> list[Hold]:

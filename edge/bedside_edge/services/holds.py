@@ -24,6 +24,10 @@ class HoldService:
         """Return holds, oldest first; released ones only if asked."""
         return self._store.holds(study_id=study_id, released=released)
 
+    def remind(self) -> int:
+        """Raise an alarm, once a hold, where the day to look again has come; return how many."""
+        return self._store.remind(self._clock.now())
+
     def overdue(self) -> list[Hold]:
         """Return holds whose day to look again has come."""
         now = self._clock.now()

@@ -51,6 +51,7 @@ class RetentionService:
         rules: RetentionRules,
         *,
         permit: Permit = lambda _: True,
+        remind: Callable[[], int] = lambda: 0,
         every_s: float = 900.0,
     ) -> None:
         """Put the service over its ports.
@@ -62,11 +63,12 @@ class RetentionService:
             clock: ages, and when the next sweep is due.
             rules: in force.
             permit: asked for each study before it goes; False keeps it.
+            remind: raises an alarm where a legal hold is to be looked at again.
             every_s: seconds between two sweeps of the box's own.
         """
         self._store, self._erasure, self._space = store, erasure, space
         self._clock, self.rules = clock, rules
-        self._permit, self._every_s = permit, every_s
+        self._permit, self._remind, self._every_s = permit, remind, every_s
         self._due = clock.monotonic() + every_s
         self._one_at_a_time = threading.Lock()  # the box's own sweep, and one asked for
 
@@ -134,6 +136,8 @@ class RetentionService:
         self._due = self._clock.monotonic() + self._every_s
         self._erasure.finish()  # of an erasure that a reader held up
         try:
+            if overdue := self._remind():
+                log.warning("legal holds to be looked at again", extra={"count": overdue})
             self.run()
         except BedsideError as error:
             log.warning("retention sweep failed", extra={"code": error.code})

@@ -8,7 +8,8 @@ from bedside_core.errors import NotFoundError, WrongStateError
 from bedside_core.evidence.entry import Kind
 from bedside_edge.ports import RandomBytes
 from bedside_edge.ports.erasure import Hold
-from bedside_edge.ports.evidence import Event, Record
+from bedside_edge.ports.evidence import BOX, Event, Record
+from bedside_edge.store import told
 from bedside_edge.store.database import Database
 from bedside_edge.store.erasable import is_cut_off
 from bedside_edge.store.rules import new_id
@@ -16,6 +17,11 @@ from bedside_edge.store.rules import new_id
 _HOLDS: Final = """
   SELECT hold_id, study_id, reason, actor, at, review_at, released_at, released_by FROM holds
   WHERE (?1 = '' OR study_id = ?1) AND (?2 OR released_at = 0) ORDER BY seq"""
+OVERDUE_ALARM: Final = "hold-overdue"
+# what an alarm is about stands in `instance_id`: here the hold
+_OVERDUE: Final = """
+  SELECT hold_id, study_id FROM holds WHERE released_at = 0 AND review_at <= ?1 AND hold_id NOT IN
+    (SELECT instance_id FROM alarms WHERE code = ?2)"""
 _PAUSE_RUNNING: Final = """
   UPDATE jobs SET state = 'ready', lease = '', updated = ?2, attempts = max(0, attempts - 1)
   WHERE study_id = ?1 AND state = 'running'"""
@@ -67,12 +73,32 @@ class SqliteHolds:
                 "UPDATE holds SET released_at = ?, released_by = ? WHERE hold_id = ?",
                 (at, actor, hold_id),
             )
+            c.execute(
+                "DELETE FROM alarms WHERE code = ? AND instance_id = ?", (OVERDUE_ALARM, hold_id)
+            )
             self._record(c, _held(actor, row[0], "legal-hold-released", at))
             return str(row[0])
 
         study_id = self._database.write(end)
         held = self.holds(study_id=study_id, released=True)
         return next(h for h in held if h.hold_id == hold_id)
+
+    def remind(self, now: int) -> int:
+        """Raise an alarm for each hold whose day to look again has come; return how many."""
+
+        def raise_alarms(c: sqlite3.Connection) -> int:
+            due = c.execute(_OVERDUE, (now, OVERDUE_ALARM)).fetchall()
+            for hold_id, study_id in due:
+                c.execute(
+                    "INSERT INTO alarms (code, study_id, instance_id, at) VALUES (?, ?, ?, ?)",
+                    (OVERDUE_ALARM, study_id, hold_id, now),
+                )
+                self._record(c, told.alarm(OVERDUE_ALARM, study_id, "", actor=BOX))
+            return len(due)
+
+        if not self._database.read(lambda c: c.execute(_OVERDUE, (now, OVERDUE_ALARM)).fetchone()):
+            return 0
+        return self._database.write(raise_alarms)
 
     def holds(self, *, study_id: str = "", released: bool = False) -> list[Hold]:
         """Return holds, oldest first; released ones only if asked."""

@@ -48,11 +48,11 @@ def arrived(pairs: Sequence[tuple[Arrival, Filed]]) -> list[Event]:
     ]
 
 
-def alarm(code: str, study_id: str, instance_id: str) -> Event:
+def alarm(code: str, study_id: str, instance_id: str, actor: str = RECEIVER) -> Event:
     """Something a person should look at."""
     return Event(
         kind=Kind.ALARM,
-        actor=RECEIVER,
+        actor=actor,
         study_id=study_id,
         payload=_json(study=study_id, instance=instance_id),
         refs={"code": as_ref(code)},
