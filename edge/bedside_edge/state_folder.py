@@ -229,6 +229,52 @@ def rights_service(
     )
 
 
+def witness_service(
+    state: State, clock: Clock, random: RandomBytes, incident: Callable[[str], object]
+) -> WitnessService:
+    """Return this box as a witness, over an open folder.
+
+    Raises:
+        StoreUnavailableError: it cosigned before and its keys are gone, damaged or exposed.
+    """
+    fresh = not any(log.seen for log in state.witness.watched())
+    keys = open_witness_keys(state.path / "keys", random, fresh)
+    return WitnessService(
+        state.witness,
+        keys.signers(witness_name(state.evidence.origin)),
+        clock,
+        locked=lambda: state.evidence.locked,
+        incident=incident,
+    )
+
+
+def continue_log(
+    state: State, clock: Clock, random: RandomBytes, actors: Sequence[str], reason: str
+) -> str:
+    """Let the locked log of a folder go on under a new name, and close the folder; return it.
+
+    Raises:
+        WrongStateError: the log has no gap.
+    """
+    old = state.evidence
+    name = next_name(old.origin)
+    signers = open_log_keys(state.path / "keys", random, False).signers(name)
+    new = SqliteEvidence(
+        state.database,
+        state.keys,
+        lambda c, study_id: state.study_key(c, study_id),
+        random,
+        clock,
+        origin=name,
+        signers=signers,
+        base=old.size(),
+    )
+    state.database.write(
+        lambda c: go_on(c, old, new, actors=actors, reason=reason, at=clock.now())
+    )
+    return name
+
+
 @contextmanager
 def offline_incidents(
     config: Config, folder: Path

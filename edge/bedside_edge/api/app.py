@@ -47,6 +47,7 @@ from bedside_edge.api.routes_outputs import outputs_router
 from bedside_edge.api.routes_policy import policy_router
 from bedside_edge.api.routes_qido import qido_router
 from bedside_edge.api.routes_reviews import reviews_router
+from bedside_edge.api.routes_rights import consents_router, requests_router
 from bedside_edge.api.routes_rules import rules_router
 from bedside_edge.api.routes_ups import ups_router
 from bedside_edge.api.routes_v2 import v2_router
@@ -228,6 +229,8 @@ def _framework(
         erasure_router(services, storage, waiting),
         holds_router(services, storage, waiting),
         incidents_router(services, storage, waiting),
+        consents_router(services, storage),
+        requests_router(services, storage, waiting),
     ):
         app.include_router(router)
     app.add_exception_handler(BedsideError, _on_error)

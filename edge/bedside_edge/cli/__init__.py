@@ -26,6 +26,7 @@ from bedside_edge.cli import incident as incident_cli
 from bedside_edge.cli import keeping as keeping_cli
 from bedside_edge.cli import policy as policy_cli
 from bedside_edge.cli import privacy as privacy_cli
+from bedside_edge.cli import rights as rights_cli
 from bedside_edge.cli.token_file import token_options
 from bedside_edge.config import Config, load_config
 from bedside_edge.config import Model as ModelSettings
@@ -523,6 +524,8 @@ cli.add_command(keeping_cli.retention)
 cli.add_command(incident_cli.seal)
 cli.add_command(incident_cli.unseal)
 cli.add_command(incident_cli.incident)
+cli.add_command(rights_cli.consent)
+cli.add_command(rights_cli.request)
 
 
 def main() -> None:

@@ -30,12 +30,16 @@ class StudyFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Standing:
-    """What is on record about a patient's will, and valid now; the default is nothing."""
+    """What is on record about a patient's will, and valid now; the default is nothing.
+
+    `basis` says whether there is any ground for reading a study at all: the treatment, or consent.
+    """
 
     consents: frozenset[str] = frozenset()
     withdrawn: bool = False
     guardian_consent: bool = False
     separate_consent: bool = False
+    basis: bool = True
 
 
 # Return the standing of patients by subject id; who is not in the answer has none.

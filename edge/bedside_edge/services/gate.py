@@ -22,10 +22,12 @@ from bedside_core.uses import (
     ActorKind,
     Ask,
     Asker,
+    Cause,
     Decision,
     Facts,
     Incident,
     Purpose,
+    Reason,
     Situation,
     Target,
     Thing,
@@ -52,6 +54,11 @@ _NOTED: Final = 16_384  # uses whose evidence is younger than `_AGAIN_MS`
 _AGAIN_MS: Final = 600_000
 _STATISTIC_GRADE: Final = 2
 _NOTHING: Final = Standing()
+NO_BASIS: Final = Reason(
+    rule="no-basis",
+    en="AI not run: no basis for reading this study is on record.",
+    zh="未运行人工智能。没有分析该检查的依据记录。",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +145,16 @@ class Gate:
         standing = self.standing([found.subject_id]).get(found.subject_id, _NOTHING)
         situation = self._situation(purpose, target=target, model_state=model_state, people=people)
         ask = Ask(use=use, asker=asker, facts=facts_of(found, standing, thing), situation=situation)
+        if use is Use.INFER and not standing.basis:
+            refused = Decision(
+                permitted=False,
+                cause=Cause.NO_RULE,
+                policy=self._policy.document.digest,
+                asked=ask.digest,
+                reasons=(NO_BASIS,),
+            )
+            self._note(ask, refused, study_id, "")
+            return refused
         return self.decide(ask, study_id=study_id)
 
     def result(
