@@ -21,6 +21,7 @@ from pathlib import Path
 
 from bedside_core.errors import InvalidConfigError, InvalidInputError, SealedError, UnavailableError
 from bedside_core.findings import Check
+from bedside_core.incident import Cause
 from bedside_core.uses import Asker, Incident
 from bedside_edge.api.app import create_app
 from bedside_edge.api.metrics import Metrics
@@ -34,6 +35,7 @@ from bedside_edge.dicom.scp import StorageScp
 from bedside_edge.dicom.ul import AcceptorSettings, Caller
 from bedside_edge.outgoing import Outgoing
 from bedside_edge.ports import JobState
+from bedside_edge.ports.evidence import BOX
 from bedside_edge.services.access import LINK_MS
 from bedside_edge.services.analysis import AnalysisService
 from bedside_edge.services.evidence import EvidenceService
@@ -49,6 +51,7 @@ from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.results import ResultsService
 from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
+from bedside_edge.services.witnessing import Times, Witnessing
 from bedside_edge.services.worker import Bell, Jobs, Worker
 from bedside_edge.services.workitems import WorkitemPerformer, WorkitemService
 from bedside_edge.services.worklist import WorklistService
@@ -60,6 +63,7 @@ from bedside_edge.state_folder import (
     open_folder,
     privacy_services,
     rights_service,
+    witness_service,
 )
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.malloc_glibc import keep_freed_memory
@@ -73,6 +77,7 @@ from bedside_edge.wiring import (
     load_model,
     load_rules,
     load_sign_on,
+    load_witnesses,
     model_service,
     policy_service,
 )
@@ -126,6 +131,16 @@ class Box:
             config, self.state, self.clock, changed=self._state_changed
         )
         self.gate.incident = self.state.incidents.now
+        self.witness = witness_service(self.state, self.clock, self.random, self._found)
+        witnesses, enough = load_witnesses(config.evidence)
+        self.witnessing = Witnessing(
+            self.state.witnessed,
+            witnesses,
+            self.clock,
+            policy=enough,
+            times=Times(hour=config.evidence.witness_hour, alarm_h=config.evidence.witness_alarm_h),
+            incident=self._found,
+        )
         self.consents = consent_service(config, self.state, self.clock, self.bell.ring)
         self.gate.standing = self.consents.standing
         self.policies.bind(self.gate)
@@ -239,6 +254,7 @@ class Box:
     def start(self) -> int:
         """Start workers and the DICOM receiver; return its port."""
         self.evidence.start(self.loaded.model.refs())
+        self.witnessing.start()
         for number, worker in enumerate(self.workers):
             thread = threading.Thread(target=worker.run, name=f"worker-{number}", daemon=True)
             thread.start()
@@ -280,6 +296,7 @@ class Box:
         self.grading.stop()
         for thread in self._performing:
             thread.join(_STOP_S)
+        self.witnessing.stop()
         self.evidence.stop()
         self.state.close()
         self.models.close()
@@ -287,6 +304,10 @@ class Box:
     def _erase_subject(self, gate: Gate, asker: Asker, subject_id: str) -> str:
         plan = self.keeping.erasure.plan_subject(subject_id)
         return self.keeping.erase(gate, asker, plan, reason="request").erasure_id
+
+    def _found(self, reason: str) -> str:
+        """Open an incident for what the box itself found in a log."""
+        return self.incidents.open(BOX, cause=Cause.TAMPERING, facts={"causes": reason})
 
     def _state_changed(self, state: Incident) -> None:
         """Wake whoever waits; a box that is shut down ends its process in order."""

@@ -505,6 +505,28 @@ class Retention(_Section):
 DestinationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,31}$")]
 
 
+class WitnessSettings(_Section):
+    """A box or hub that cosigns this box's evidence log."""
+
+    url: str = Field(
+        pattern=r"^(https://[^\s?#]+|http://(127\.0\.0\.1|localhost)(:[0-9]+)?[^\s?#]*)$",
+        description="Its submission prefix (c2sp.org/tlog-witness); of a box `https://.../witness`",
+    )
+    keys: list[Annotated[str, Field(max_length=4096)]] = Field(
+        min_length=1,
+        max_length=8,
+        description="Its verifier keys: what `bedside-edge evidence witness keys` prints there",
+    )
+    token_file: str = Field(
+        default="", description="File with a token of that box that has the action `witness`"
+    )
+    ca_file: str = Field(
+        default="", description="PEM file of the authority to trust; empty trusts the system's"
+    )
+    certificate_file: str = Field(default="", description="PEM file of the box's own certificate")
+    key_file: str = Field(default="", description="PEM file of its key")
+
+
 class Evidence(_Section):
     """The evidence log of this box."""
 
@@ -528,6 +550,26 @@ class Evidence(_Section):
         le=1440,
         description="How often the box signs what the log holds; a signature is also made when "
         "the box stops and whenever somebody asks for a proof",
+    )
+    witnesses: dict[ClientName, WitnessSettings] = Field(
+        default={}, description="Table per witness, under a name of your choice"
+    )
+    witness_policy: str = Field(
+        default="",
+        description="File that says which witnesses are enough (c2sp.org/tlog-policy); empty asks "
+        "for every key of every witness",
+    )
+    witness_hour: int = Field(
+        default=1,
+        ge=0,
+        le=23,
+        description="Hour of the day (UTC) at which witnesses are sent the nightly checkpoint",
+    )
+    witness_alarm_h: float = Field(
+        default=36.0,
+        gt=0,
+        le=8760,
+        description="Hours without enough cosignatures after which that is an alarm",
     )
 
 

@@ -24,14 +24,17 @@ from bedside_edge.services.keeping import Keeping
 from bedside_edge.services.local_answer import LocalAnswerService
 from bedside_edge.services.nights import NightlyReleases
 from bedside_edge.services.privacy import PrivacyServices
+from bedside_edge.services.privacy_desk import PrivacyDesk
 from bedside_edge.services.release import Origin, ReleaseService
 from bedside_edge.services.retention import RetentionService
 from bedside_edge.services.rights import RightsService, Sources, parse_terms
 from bedside_edge.services.slots import SlotRule, Slots
-from bedside_edge.store.evidence_open import LogSettings, check_at_start
+from bedside_edge.services.witness import WitnessService, witness_name
+from bedside_edge.store.evidence_open import LogSettings, check_at_start, next_name
 from bedside_edge.store.objects import DiskLimits
 from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.state import DATABASE, State, open_state
+from bedside_edge.store.witnessed import go_on
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.keys import open_box_keys
 from bedside_edge.system.log_keys import open_log_keys
@@ -40,6 +43,7 @@ from bedside_edge.system.passwords_argon2 import Argon2Passwords
 from bedside_edge.system.policy_keys import FOLDER as POLICY_KEYS
 from bedside_edge.system.policy_keys import trusted_keys
 from bedside_edge.system.random_os import OsRandom
+from bedside_edge.system.witness_keys import open_witness_keys
 
 PRIVACY_COUNTER = "privacy.counter"
 
@@ -251,27 +255,16 @@ def witness_service(
 def continue_log(
     state: State, clock: Clock, random: RandomBytes, actors: Sequence[str], reason: str
 ) -> str:
-    """Let the locked log of a folder go on under a new name, and close the folder; return it.
+    """Let the locked log of an open folder go on under a new name; return it. Close it then.
 
     Raises:
         WrongStateError: the log has no gap.
     """
     old = state.evidence
     name = next_name(old.origin)
-    signers = open_log_keys(state.path / "keys", random, False).signers(name)
-    new = SqliteEvidence(
-        state.database,
-        state.keys,
-        lambda c, study_id: state.study_key(c, study_id),
-        random,
-        clock,
-        origin=name,
-        signers=signers,
-        base=old.size(),
-    )
-    state.database.write(
-        lambda c: go_on(c, old, new, actors=actors, reason=reason, at=clock.now())
-    )
+    keys = open_log_keys(state.path / "keys", random, create=False)
+    new = old.continued(name, keys.signers(name))
+    state.database.write(lambda c: go_on(c, old, new, actors=actors, reason=reason, at=clock.now()))
     return name
 
 
@@ -342,13 +335,14 @@ def privacy_services(config: Config, folder: Path, state: State, gate: Gate) -> 
     budget = BudgetService(state.ledger, state.snapshots, lambda: trusted_keys(trusted), clock)
     state.snapshots.standing = lambda ids: gate.standing(ids)
     state.snapshots.age_bands = budget.age_bands
+    origin = Origin(name=state.evidence.origin, proof=state.evidence.proof)
     releases = ReleaseService(
         state.ledger,
         state.snapshots,
         noise,
         state.device,
         gate,
-        Origin(name=state.evidence.origin, proof=state.evidence.proof),
+        origin,
         clock,
         night_minute=rules.night_minute,
     )
@@ -357,14 +351,26 @@ def privacy_services(config: Config, folder: Path, state: State, gate: Gate) -> 
         refs: dict[str, int | str] = {"what": "slot-overrun", "ms": int(seconds * 1000)}
         state.evidence.append(Event(kind=Kind.ALARM, actor=BOX, refs=refs))
 
+    local = LocalAnswerService(state.local_answers, noise, state.device, gate, budget)
+    slots = Slots(
+        clock,
+        SlotRule(step_s=rules.slot_ms / 1000, budget_s=rules.slot_budget_ms / 1000),
+        overrun=overrun,
+    )
     return PrivacyServices(
         budget=budget,
         releases=releases,
-        local=LocalAnswerService(state.local_answers, noise, state.device, gate, budget),
+        local=local,
         nights=NightlyReleases(releases, budget, rules.snapshot_hours),
-        slots=Slots(
-            clock,
-            SlotRule(step_s=rules.slot_ms / 1000, budget_s=rules.slot_budget_ms / 1000),
-            overrun=overrun,
+        slots=slots,
+        desk=PrivacyDesk(
+            budgets=budget,
+            releases=releases,
+            ledger=state.ledger,
+            snapshots=state.snapshots,
+            slots=slots,
+            local=local,
+            device=state.device,
+            origin=origin,
         ),
     )

@@ -6,16 +6,21 @@ import sys
 from pathlib import Path
 
 from bedside_core.errors import (
+    InvalidConfigError,
     InvalidGradingError,
+    InvalidKeyError,
     InvalidPackageError,
     InvalidProfileError,
     InvalidRulesError,
     NotFoundError,
 )
+from bedside_core.evidence.note import parse_verifier_key
+from bedside_core.evidence.policy_text import WitnessPolicy, parse_policy_text
 from bedside_core.grading import Grading, parse_grading
 from bedside_core.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from bedside_core.profile import EngineChoice, LoadedProfile, choose, parse_profile
 from bedside_core.routing import Rules, default_rules, parse_rules
+from bedside_edge.config import Evidence as EvidenceSettings
 from bedside_edge.config import Model as ModelSettings
 from bedside_edge.config import Oidc as OidcSettings
 from bedside_edge.config import Policy as PolicySettings
@@ -33,11 +38,13 @@ from bedside_edge.services.models import ModelId, ModelService
 from bedside_edge.services.oidc import OidcSettings as SignOnSettings
 from bedside_edge.services.oidc import SingleSignOn, role_table
 from bedside_edge.services.policies import PolicyService
+from bedside_edge.services.witnessing import Witness
 from bedside_edge.system.oidc_http import HttpProvider
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.policy_cedar import CedarPolicy, shipped_document, shipped_grading
 from bedside_edge.system.policy_keys import FOLDER as KEY_FOLDER
 from bedside_edge.system.policy_keys import trusted_keys
+from bedside_edge.system.witness_http import HttpWitness
 
 log = logging.getLogger(__name__)
 
@@ -270,6 +277,36 @@ def load_sign_on(
     )
     provider = HttpProvider(settings.client_id, settings.client_secret_file, settings.ca_file)
     return SingleSignOn(value, provider, links, access, clock, random)
+
+
+def load_witnesses(settings: EvidenceSettings) -> tuple[list[Witness], WitnessPolicy | None]:
+    """Return who cosigns this box's log, and who of them is enough (None: all).
+
+    Raises:
+        InvalidConfigError: a key or a file of the settings cannot be used.
+        InvalidWitnessPolicyError: the policy's text is none.
+    """
+    found = []
+    for name, one in settings.witnesses.items():
+        try:
+            keys = tuple(parse_verifier_key(text) for text in one.keys)
+        except InvalidKeyError as cause:
+            raise InvalidConfigError(f"evidence.witnesses.{name}.keys: {cause}") from cause
+        link = HttpWitness(
+            one.url,
+            token_file=one.token_file,
+            ca_file=one.ca_file,
+            certificate_file=one.certificate_file,
+            key_file=one.key_file,
+        )
+        found.append(Witness(name=name, keys=keys, link=link))
+    if not settings.witness_policy:
+        return found, None
+    try:
+        text = Path(settings.witness_policy).expanduser().read_bytes()
+    except OSError as cause:
+        raise InvalidConfigError("evidence.witness_policy: the file cannot be read") from cause
+    return found, parse_policy_text(text)
 
 
 def known_manifests(settings: ModelSettings) -> dict[str, Manifest]:

@@ -65,6 +65,10 @@ class MemoryEvidence:
         self.origin = ORIGIN
         self.keys: tuple[VerifierKey, ...] = (LOG_ED.key, LOG_ML.key)
 
+    @property
+    def locked(self) -> bool:
+        return False  # no witness ever speaks to the simulator
+
     def record(self, connection: sqlite3.Connection, event: Event) -> int:
         ts, ts_src = self._time()
         subject_id = event.subject_id or self._subjects.get(event.study_id, "")

@@ -52,6 +52,7 @@ from bedside_edge.api.routes_rules import rules_router
 from bedside_edge.api.routes_ups import ups_router
 from bedside_edge.api.routes_v2 import v2_router
 from bedside_edge.api.routes_wado import wado_router
+from bedside_edge.api.routes_witness import witness_router
 from bedside_edge.api.routes_worklist import worklist_router
 from bedside_edge.api.services import Services
 from bedside_edge.api.shell import ErrorPage, HotRoute, Shell, in_browser
@@ -226,6 +227,7 @@ def _framework(
         ups_router(services, storage),
         worklist_router(services, storage),
         evidence_router(services, storage),
+        witness_router(services, storage, waiting),
         erasure_router(services, storage, waiting),
         holds_router(services, storage, waiting),
         incidents_router(services, storage, waiting),

@@ -45,6 +45,8 @@ from bedside_edge.services.publish import PublishService
 from bedside_edge.services.pull import PullService
 from bedside_edge.services.review import ReviewService
 from bedside_edge.services.rights import RightsService
+from bedside_edge.services.witness import WitnessService
+from bedside_edge.services.witnessing import Witnessing
 from bedside_edge.services.workitems import WorkitemService
 from bedside_edge.services.worklist import WorklistService
 
@@ -403,5 +405,7 @@ class Services:
     rights: RightsService | None = None  # consents and the request desk
     incidents: IncidentService | None = None  # how the box is
     privacy: PrivacyServices | None = None  # statistics and answers that leave the hospital
+    witness: WitnessService | None = None  # of other logs
+    witnessing: Witnessing | None = None  # the witnesses of this box's log
     sign_on: SingleSignOn | None = None  # through an identity provider, where one is configured
     settings: Config = field(default_factory=Config)  # for people to read; nothing acts on them

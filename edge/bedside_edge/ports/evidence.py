@@ -106,6 +106,11 @@ class EvidenceLog(Protocol):
         """The public halves of the keys that sign its checkpoints."""
         ...
 
+    @property
+    def locked(self) -> bool:
+        """Whether a witness showed a gap: nothing may be signed or released (docs/witness.md)."""
+        ...
+
     def record(self, connection: sqlite3.Connection, event: Event) -> int:
         """Append inside the caller's transaction; see `Record`."""
         ...
@@ -162,6 +167,7 @@ class EvidenceLog(Protocol):
 
         Raises:
             NotReadyError: the log was opened without its keys.
+            EvidenceGapError: the log is locked.
         """
         ...
 

@@ -65,7 +65,8 @@ class EvidenceService:
         self._thread.join()
         try:
             self.log.append(Event(kind=Kind.ADMIN, actor=BOX, refs={"what": "stopped"}))
-            self.log.checkpoint()
+            if not self.log.locked:
+                self.log.checkpoint()
         except DiskFullError as error:
             log.error("stop is not in the evidence log", extra={"code": error.code})  # noqa: TRY400
 
@@ -73,6 +74,8 @@ class EvidenceService:
         """Sign when it is time and something was added; never busy."""
         now = self._clock.monotonic()
         due = self._signed_at is None or now - self._signed_at >= self._every_s
+        if self.log.locked:  # entries go on; nothing signs them before the log has a new name
+            return False
         if due and (size := self.log.size()) != self._signed_size:
             self.log.checkpoint()
             self._signed_size = size

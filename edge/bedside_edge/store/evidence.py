@@ -115,6 +115,21 @@ class SqliteEvidence:
         """Whether a gap was found, so that nothing may be signed or released."""
         return self._gap
 
+    def continued(self, origin: str, signers: Sequence[LogSigner]) -> "SqliteEvidence":
+        """Return the log from its present size on under another name: for `witnessed.go_on`."""
+        return SqliteEvidence(
+            self._database,
+            self._box_keys,
+            self._key_of,
+            self._random,
+            self._clock,
+            subject_key=self._subject_key,
+            origin=origin,
+            signers=signers,
+            nightly_quota=self._quota,
+            base=self.size(),
+        )
+
     def found_gap(self) -> None:
         """Sign nothing any more: a gap is on the disk."""
         self._gap = True

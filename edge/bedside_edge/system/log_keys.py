@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA44PrivateKey
 
 from bedside_core.errors import StoreUnavailableError
 from bedside_core.evidence.note import SignatureType, VerifierKey
-from bedside_core.signatures import Algorithm, PublicKey
+from bedside_core.signatures import Algorithm, PublicKey, Sign
 from bedside_edge.ports import RandomBytes
 from bedside_edge.ports.evidence import LogSigner
 
@@ -25,8 +25,8 @@ _MAGIC: Final = b"bedside-log-key\x01"
 _CHECK_BYTES: Final = 8
 
 
-class SeedLogKeys:
-    """`LogKeys` over two seeds held in memory."""
+class SeedKeys:
+    """An Ed25519 and an ML-DSA-44 key over two seeds held in memory."""
 
     __slots__ = ("_ed25519", "_ml_dsa")
 
@@ -35,26 +35,33 @@ class SeedLogKeys:
         self._ml_dsa = MLDSA44PrivateKey.from_seed_bytes(seeds[SEED_BYTES:])
 
     def __repr__(self) -> str:
-        return "SeedLogKeys(...)"
+        return "SeedKeys(...)"
 
-    def signers(self, origin: str) -> tuple[LogSigner, ...]:
-        """Return the log's keys under the name of its origin."""
+    def pairs(self) -> tuple[tuple[PublicKey, Sign], tuple[PublicKey, Sign]]:
+        """Return public key and signing function of Ed25519, then of ML-DSA-44."""
         ed25519 = PublicKey(
             algorithm=Algorithm.ED25519, raw=self._ed25519.public_key().public_bytes_raw()
         )
         ml_dsa = PublicKey(
             algorithm=Algorithm.ML_DSA_44, raw=self._ml_dsa.public_key().public_bytes_raw()
         )
-        kind = SignatureType
-        return (
-            LogSigner(
-                key=VerifierKey(name=origin, kind=kind.ED25519, public=ed25519),
-                sign=self._ed25519.sign,
-            ),
-            LogSigner(
-                key=VerifierKey(name=origin, kind=kind.ML_DSA_44_COSIGNATURE, public=ml_dsa),
-                sign=self._ml_dsa.sign,
-            ),
+        return (ed25519, self._ed25519.sign), (ml_dsa, self._ml_dsa.sign)
+
+
+class SeedLogKeys(SeedKeys):
+    """`LogKeys` over two seeds held in memory."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "SeedLogKeys(...)"
+
+    def signers(self, origin: str) -> tuple[LogSigner, ...]:
+        """Return the log's keys under the name of its origin."""
+        types = (SignatureType.ED25519, SignatureType.ML_DSA_44_COSIGNATURE)
+        return tuple(
+            LogSigner(key=VerifierKey(name=origin, kind=kind, public=public), sign=sign)
+            for kind, (public, sign) in zip(types, self.pairs(), strict=True)
         )
 
 
@@ -69,26 +76,35 @@ def open_log_keys(folder: Path, random: RandomBytes, create: bool) -> SeedLogKey
     Raises:
         StoreUnavailableError: the file is missing, damaged, a link, or open to other users.
     """
-    path = folder / LOG_KEY_FILE
+    return SeedLogKeys(open_seeds(folder / LOG_KEY_FILE, _MAGIC, random, create))
+
+
+def open_seeds(path: Path, magic: bytes, random: RandomBytes, create: bool) -> bytes:
+    """Read a file of two seeds, or make it when `create` and there is none.
+
+    Raises:
+        StoreUnavailableError: the file is missing, damaged, a link, or open to other users.
+    """
     try:
         if create and not path.exists():
-            _write(path, random)
-        return SeedLogKeys(_read(path))
+            _write(path, magic, random)
+        return _read(path, magic)
     except FileNotFoundError as cause:
         raise StoreUnavailableError(
-            "the evidence log's key is missing; restore it: under a new one this log cannot go on"
+            f"the evidence log's key ({path.name}) is missing; restore it: under a new one this"
+            " log cannot go on"
         ) from cause
     except OSError as cause:
         raise StoreUnavailableError("the evidence log's key cannot be read or written") from cause
 
 
-def _write(path: Path, random: RandomBytes) -> None:
+def _write(path: Path, magic: bytes, random: RandomBytes) -> None:
     """Make the key file whole or not at all; a file already there wins."""
     temporary = path.with_name(f"{path.name}.{random(8).hex()}")
     seeds = random(SEED_BYTES) + random(SEED_BYTES)
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     try:
-        os.write(fd, _MAGIC + seeds + _check(seeds))
+        os.write(fd, magic + seeds + _check(seeds))
         os.fsync(fd)
     finally:
         os.close(fd)
@@ -103,7 +119,7 @@ def _write(path: Path, random: RandomBytes) -> None:
         os.close(folder)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, magic: bytes) -> bytes:
     fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
     try:
         status = os.fstat(fd)
@@ -114,8 +130,8 @@ def _read(path: Path) -> bytes:
         content = os.read(fd, 4096)
     finally:
         os.close(fd)
-    seeds = content[len(_MAGIC) : len(_MAGIC) + 2 * SEED_BYTES]
-    if content != _MAGIC + seeds + _check(seeds) or len(seeds) != 2 * SEED_BYTES:
+    seeds = content[len(magic) : len(magic) + 2 * SEED_BYTES]
+    if content != magic + seeds + _check(seeds) or len(seeds) != 2 * SEED_BYTES:
         raise StoreUnavailableError("the evidence log's key is damaged; restore it from its backup")
     return seeds
 
