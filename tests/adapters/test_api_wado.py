@@ -71,6 +71,11 @@ def test_a_series_and_a_study_come_as_parts_with_their_places(box):
     assert f"Content-Location: http://127.0.0.1:8642{path('second')}".encode() in answer.content
 
 
+def test_no_sender_can_know_what_divides_the_parts_of_an_answer(box):
+    kinds = {get(box, path("plain", 1)).headers["content-type"] for _ in range(3)}
+    assert len(kinds) == 3
+
+
 def test_without_a_wish_for_a_syntax_it_is_explicit_little_endian(box):
     for name in ("j2k", "big", "colour"):
         (data,) = parts(get(box, path(name)))

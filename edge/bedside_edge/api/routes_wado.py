@@ -35,7 +35,6 @@ from bedside_edge.dicom.retrieve import View
 from bedside_edge.services.holdings import Item
 
 PNG, JPEG = "image/png", "image/jpeg"
-_BOUNDARY: Final = "bedside-7c0f5a1e93d2"
 _QUALITY: Final = 90
 _LARGEST: Final = 8192  # pixels of a viewport's side
 _FUNCTIONS: Final[dict[str, VoiFunction]] = {
@@ -230,19 +229,21 @@ class Retrieval:
         first = await self._run(parts[0][0])
         if not choice.parts:
             return Response(first, media_type=media)
-        kind = f'{accept.MULTIPART}; type="{media}"; boundary={_BOUNDARY}'
-        return StreamingResponse(self._stream(first, parts, media), media_type=kind)
+        # drawn anew each time: a sender who knew it could put parts of their own into an answer
+        boundary = f"bedside-{self._services.random(12).hex()}"
+        kind = f'{accept.MULTIPART}; type="{media}"; boundary={boundary}'
+        return StreamingResponse(self._stream(first, parts, media, boundary), media_type=kind)
 
     async def _stream(
-        self, first: bytes, parts: Sequence[tuple[Bytes, str]], media: str
+        self, first: bytes, parts: Sequence[tuple[Bytes, str]], media: str, boundary: str
     ) -> AsyncIterator[bytes]:
         for index, (make, url) in enumerate(parts):
             body = first if index == 0 else await self._run(make)
-            head = f"--{_BOUNDARY}\r\nContent-Type: {media}\r\nContent-Location: {url}\r\n"
+            head = f"--{boundary}\r\nContent-Type: {media}\r\nContent-Location: {url}\r\n"
             yield f"{head}Content-Length: {len(body)}\r\n\r\n".encode()
             yield body
             yield b"\r\n"
-        yield f"--{_BOUNDARY}--\r\n".encode()
+        yield f"--{boundary}--\r\n".encode()
 
 
 def _add_objects(router: APIRouter, retrieval: Retrieval) -> None:
