@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from bedside_edge.services.budget import BudgetService
 from bedside_edge.services.local_answer import LocalAnswerService
 from bedside_edge.services.nights import NightlyReleases
+from bedside_edge.services.privacy_desk import PrivacyDesk
 from bedside_edge.services.release import ReleaseService
 from bedside_edge.services.slots import Slots
 
@@ -19,6 +20,7 @@ class PrivacyServices:
         local: single results for outsiders.
         nights: what runs by itself.
         slots: when answers leave.
+        desk: all of it as people and programs ask, by name and in views.
     """
 
     budget: BudgetService
@@ -26,3 +28,4 @@ class PrivacyServices:
     local: LocalAnswerService
     nights: NightlyReleases
     slots: Slots
+    desk: PrivacyDesk

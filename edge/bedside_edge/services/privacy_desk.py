@@ -36,6 +36,7 @@ from bedside_core.uses import Asker
 from bedside_edge.ports.evidence import LogSigner
 from bedside_edge.ports.privacy import Held, LedgerStore, Release, SnapshotStore
 from bedside_edge.services.budget import BudgetService
+from bedside_edge.services.local_answer import MILLIONTHS, LocalAnswerService
 from bedside_edge.services.release import Origin, ReleaseService
 from bedside_edge.services.slots import Slots
 
@@ -94,6 +95,7 @@ class PrivacyDesk:
     ledger: LedgerStore
     snapshots: SnapshotStore
     slots: Slots
+    local: LocalAnswerService
     device: LogSigner
     origin: Origin
 
@@ -260,6 +262,16 @@ class PrivacyDesk:
         """Return charged releases, newest first."""
         held = self.ledger.releases(limit=limit, before=before)
         return {"releases": [_held(one) for one in held]}
+
+    def answer(self, study_id: str, recipient: str, epsilon: float, who: Who) -> Json:
+        """Return the randomised answer on one result for an outsider, signed; at a slot."""
+
+        def work() -> Json:
+            millionths = round(epsilon * MILLIONTHS)
+            found: Json = json.loads(self.local.answer(study_id, recipient, millionths, who.asker))
+            return found
+
+        return self.slots.answer(work)
 
     # --- epochs ----------------------------------------------------------------------------------
 
