@@ -45,6 +45,7 @@ from bedside_edge.api.routes_keeping import erasure_router, holds_router
 from bedside_edge.api.routes_models import models_router
 from bedside_edge.api.routes_outputs import outputs_router
 from bedside_edge.api.routes_policy import policy_router
+from bedside_edge.api.routes_privacy import privacy_router
 from bedside_edge.api.routes_qido import qido_router
 from bedside_edge.api.routes_reviews import reviews_router
 from bedside_edge.api.routes_rights import consents_router, requests_router
@@ -217,6 +218,7 @@ def _framework(
         v2_router(services, storage),
         rules_router(services, storage),
         policy_router(services, storage, waiting),
+        privacy_router(services, storage, waiting),
         models_router(services, waiting),
         card_router(services, storage),
         fhir_router(services, storage),
