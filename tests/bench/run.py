@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import dicomweb, engines, evidence, outputs, pages, policy, receive, start
+from bench import dicomweb, engines, evidence, outputs, pages, policy, privacy, receive, start
 from bench.plan import FULL, QUICK, Plan
 from bench.report import Row, machine, print_machine, print_rows, write_json
 
@@ -29,6 +29,7 @@ BENCHES: dict[str, tuple[str, Bench]] = {
     "pages": ("Pages for people, server time", lambda plan, _: pages.run(plan)),
     "evidence": ("Evidence log", lambda plan, _: evidence.run(plan)),
     "policy": ("Policy decisions", lambda plan, _: policy.run(plan)),
+    "privacy": ("Statistics that leave: 30,762 studies of 10,000 patients", privacy.run),
     "start": ("Start and memory", lambda plan, _: start.run(plan)),
 }
 
