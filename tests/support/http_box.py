@@ -333,6 +333,7 @@ class HttpBox:
         *,
         known_peer: bool = True,
         work_rows: Any = None,
+        privacy: Any = None,  # support.privacy_desk has one over a real ledger
         keeping: Any = None,  # erasure and retention are tested over a real folder
         **settings: Any,
     ) -> None:
@@ -396,6 +397,7 @@ class HttpBox:
             health=self.health,
             clock=FixedClock(),
             random=self._bytes,
+            privacy=privacy,
         )
         self.app = create_app(
             services,
