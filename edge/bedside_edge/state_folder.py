@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from bedside_edge.services.budget import BudgetService
 from bedside_edge.services.consent import ConsentService
 from bedside_edge.services.gate import Gate
 from bedside_edge.services.incident import IncidentService
-from bedside_edge.services.keeping import Keeping
+from bedside_edge.services.keeping import Keeping, sweep_permitted
 from bedside_edge.services.local_answer import LocalAnswerService
 from bedside_edge.services.nights import NightlyReleases
 from bedside_edge.services.privacy import PrivacyServices
@@ -289,8 +290,16 @@ def offline_incidents(
 
 
 @contextmanager
-def offline_keeping(config: Config, folder: Path) -> Iterator[tuple[Keeping, Clock]]:
+def offline_keeping(
+    config: Config, folder: Path, gate_of: Callable[[State, Clock], Gate]
+) -> Iterator[tuple[Keeping, Callable[[], Gate], Clock]]:
     """Lend what keeps and erases of a folder that no box has open.
+
+    Args:
+        config: the settings.
+        folder: the state folder.
+        gate_of: the gate over the open folder, made when the first question is asked: holds can
+            be listed although nobody vouches for the policy in force.
 
     Raises:
         NotFoundError: there is no box in the folder: none is made by asking about one.
@@ -301,7 +310,12 @@ def offline_keeping(config: Config, folder: Path) -> Iterator[tuple[Keeping, Clo
     clock = SystemClock()
     state = open_folder(config, folder, clock, OsRandom())
     try:
-        yield keeping_service(config, state, clock, lambda _: True), clock
+        gate = cache(lambda: gate_of(state, clock))
+
+        def permit(study_id: str) -> bool:
+            return sweep_permitted(gate(), study_id)
+
+        yield keeping_service(config, state, clock, permit), gate, clock
     finally:
         state.close()
 

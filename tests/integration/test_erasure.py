@@ -9,17 +9,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from bedside_core.erasure import check_entry, list_digest, parse_certificate
 from bedside_core.errors import (
     BedsideError,
     LegalHoldError,
     NotFoundError,
+    NotPermittedError,
     StoreUnavailableError,
     WrongStateError,
 )
 from bedside_core.evidence.entry import Kind
 from bedside_core.evidence.proof import parse_proof
+from bedside_core.uses import Incident
+from bedside_edge.cli import cli
 from bedside_edge.ports import JobState, Outcome
 from bedside_edge.ports.erasure import ErasureState
 from bedside_edge.system.keys import open_box_keys
@@ -418,3 +422,44 @@ def test_what_is_gone_cannot_be_erased_and_a_reason_must_be_known(folder):
             state.erasure.plan_study(study_id)
         with pytest.raises(NotFoundError):
             state.erasure.certificate("nothing")
+
+
+def test_a_command_on_a_stopped_box_asks_the_policy_and_a_sealed_box_erases_nothing(folder):
+    def told(state):
+        entries = state.evidence.newest(kinds=[Kind.DECISION])
+        return [(e.entry.actor, e.entry.refs["use"], e.entry.refs["outcome"]) for e in entries]
+
+    with opened(folder) as state:
+        one, two = fill(state), fill(state, "PATIENT-2", "1.2.840.66666")
+    command = ["erase", "study", one, "--yes", "--state", str(folder)]
+    assert CliRunner().invoke(cli, command, catch_exceptions=False).exit_code == 0
+    with opened(folder) as state:
+        assert told(state) == [("system:console", "erase", "permitted")]
+        move = {"incident_id": "", "actor": "person:a", "reason": "drill", "at": T0}
+        state.incidents.move(Incident.NORMAL, Incident.SEALED, **move)
+    command[2] = two
+    assert isinstance(CliRunner().invoke(cli, command).exception, NotPermittedError)
+    with opened(folder) as state:
+        assert len(state.studies.instances(two)) == 2
+        assert told(state)[0] == ("system:console", "erase", "denied")
+
+
+def test_a_patient_without_studies_left_is_not_erased_unasked(folder):
+    with opened(folder) as state:
+        studies = fill(state), fill(state, "PATIENT-2", "1.2.840.66666")
+        one, two = map(state.subjects.subject_of, studies)
+        for study in studies:
+            state.erasure.erase(state.erasure.plan_study(study), reason="request", actor="t:1")
+    command = ["erase", "subject", one, "--yes", "--state", str(folder)]
+    assert CliRunner().invoke(cli, command, catch_exceptions=False).exit_code == 0
+    with opened(folder) as state:
+        with pytest.raises(NotFoundError):
+            state.subjects.subject(one)
+        (asked,) = state.evidence.newest(kinds=[Kind.DECISION])
+        assert asked.entry.refs["use"] == "erase"
+        move = {"incident_id": "", "actor": "person:a", "reason": "drill", "at": T0}
+        state.incidents.move(Incident.NORMAL, Incident.SEALED, **move)
+    command[2] = two
+    assert isinstance(CliRunner().invoke(cli, command).exception, NotPermittedError)
+    with opened(folder) as state:
+        assert len(state.subjects.commitment_key(two)) == 32

@@ -7,10 +7,11 @@ shipped policy lets a person erase over the network and no token: a token plans,
 
 import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 import click
 
@@ -19,6 +20,11 @@ from bedside_edge.cli.access import Asking, Where, over_http, where_options
 from bedside_edge.cli.evidence import read_keys
 from bedside_edge.config import load_config
 from bedside_edge.logs import set_up_logging
+
+if TYPE_CHECKING:
+    from bedside_edge.ports import Clock
+    from bedside_edge.services.gate import Gate
+    from bedside_edge.services.keeping import Keeping
 
 Json = dict[str, Any]
 
@@ -185,11 +191,8 @@ def compact_database(config_path: Path | None, state: Path | None) -> None:
     Examples:
       bedside-edge erase compact --state /var/lib/bedside
     """
-    from bedside_edge.state_folder import offline_keeping
-
     set_up_logging(level="error", style="plain")
-    config, folder = load_config(config_path)
-    with offline_keeping(config, state or folder) as (keeping, _):
+    with _open_folder(config_path, state) as (keeping, _, _):
         if not keeping.erasure.compact(always=True):
             raise StoreUnavailableError("the database was not rewritten: no room, or it is in use")
     click.echo("written anew")
@@ -410,13 +413,22 @@ def _asking(**where: Unpack[Where]) -> Iterator[Asking]:
         yield over_http(where)
         return
     from bedside_edge.cli.keeping_offline import Offline
-    from bedside_edge.state_folder import offline_keeping  # the store: only when it is needed
 
-    config, folder = load_config(where["config_path"])
     with ExitStack() as stack:
         try:
-            found = stack.enter_context(offline_keeping(config, where["state"] or folder))
+            found = stack.enter_context(_open_folder(where["config_path"], where["state"]))
         except StoreUnavailableError as cause:
             words = f"{cause}; while a box runs, ask it with --url and a token"
             raise StoreUnavailableError(words) from cause
         yield Offline(*found)
+
+
+def _open_folder(
+    config_path: Path | None, state: Path | None
+) -> AbstractContextManager[tuple["Keeping", Callable[[], "Gate"], "Clock"]]:
+    from bedside_edge.cli.keeping_offline import gate_over  # the store: only when it is needed
+    from bedside_edge.state_folder import offline_keeping
+
+    config, default = load_config(config_path)
+    folder = state or default
+    return offline_keeping(config, folder, partial(gate_over, config, folder))

@@ -1,26 +1,63 @@
-"""The answers of the erasure API over a folder that no box has open: the same words, no HTTP."""
+"""The answers of the erasure API over a folder that no box has open: the same words, no HTTP.
+
+The policy in force is asked here too. The operator at the machine can make an account of any role,
+so the policy is told of every role, and of an actor it can name: `system:console`.
+"""
 
 import json
 import re
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+from bedside_core.access import Role
 from bedside_core.errors import NotFoundError
+from bedside_core.uses import ActorKind, Asker
 from bedside_edge.api import schemas_keeping as schemas
+from bedside_edge.config import Config
 from bedside_edge.ports import Clock
 from bedside_edge.ports.erasure import ErasurePlan
 from bedside_edge.services.access import CONSOLE
+from bedside_edge.services.gate import Gate
 from bedside_edge.services.keeping import Keeping
 
+if TYPE_CHECKING:
+    from bedside_edge.store.state import State
+
 Json = dict[str, Any]
+
+
+_OPERATOR: Final = Asker(
+    actor_id=CONSOLE.actor_id, kind=ActorKind.PERSON, roles=frozenset(map(str, Role))
+)
+
+
+def gate_over(config: Config, folder: Path, state: "State", clock: Clock) -> Gate:
+    """Return the gate over an open folder, with the policy in force and the box's state.
+
+    Raises:
+        InvalidPolicyError, UntrustedSignatureError: nobody vouches for what is in force.
+    """
+    from bedside_edge.state_folder import consent_service
+    from bedside_edge.wiring import policy_service  # takes a second: only before a question
+
+    policies = policy_service(config.policy, folder, state.policies, clock)
+    return Gate(
+        policies.policy,
+        state.governance,
+        clock,
+        state.evidence.append,
+        incident=state.incidents.now,
+        standing=consent_service(config, state, clock).standing,
+    )
 
 
 class Offline:
     """Answers a request as the API would; see `bedside_edge.api.routes_keeping`."""
 
-    def __init__(self, keeping: Keeping, clock: Clock) -> None:
-        self._keeping, self._clock = keeping, clock
+    def __init__(self, keeping: Keeping, gate: Callable[[], Gate], clock: Clock) -> None:
+        self._keeping, self._gate, self._clock = keeping, gate, clock
         self._ways: tuple[tuple[str, Callable[..., Any]], ...] = (
             (r"POST /subjects:find", self._find),
             (r"GET /(studies|subjects)/([^/]+)/erasure", self._plan),
@@ -60,7 +97,7 @@ class Offline:
 
     def _erase(self, kind: str, target: str, reason: str) -> schemas.ErasureView:
         plan = self._planned(kind, target)
-        done = self._keeping.erasure.erase(plan, reason=reason, actor=CONSOLE.actor_id)
+        done = self._keeping.erase(self._gate(), _OPERATOR, plan, reason=reason)
         return schemas.erasure_view(done)
 
     def _erasures(self) -> schemas.ErasureList:

@@ -7,8 +7,10 @@ forbidden by a legal hold, which the store itself holds against everybody.
 from dataclasses import dataclass
 
 from bedside_core.errors import StoreUnavailableError
-from bedside_core.uses import ActorKind, Asker, Purpose, Use
+from bedside_core.grading import IDENTIFYING
+from bedside_core.uses import ActorKind, Ask, Asker, Facts, Purpose, Situation, Thing, Use
 from bedside_edge.ports.erasure import Erasure, ErasurePlan
+from bedside_edge.ports.governance import Standing
 from bedside_edge.ports.subjects import SubjectStore
 from bedside_edge.services.erasure import ErasureService
 from bedside_edge.services.gate import Gate
@@ -39,6 +41,8 @@ class Keeping:
         """
         for study_id in plan.studies:
             gate.study(Use.ERASE, asker, study_id, purpose=Purpose.RIGHTS).must()
+        if not plan.studies:  # a patient whose studies went before: the key is left
+            gate.decide(_patient_alone(gate, asker, plan.target), subject_id=plan.target).must()
         try:
             return self.erasure.erase(plan, reason=reason, actor=asker.actor_id)
         except StoreUnavailableError:
@@ -46,6 +50,21 @@ class Keeping:
             if not begun:
                 raise
             return begun[0]
+
+
+def _patient_alone(gate: Gate, asker: Asker, subject_id: str) -> Ask:
+    standing = gate.standing([subject_id]).get(subject_id, Standing())
+    return Ask(
+        use=Use.ERASE,
+        asker=asker,
+        facts=Facts(
+            thing=Thing.STUDY,
+            grade=IDENTIFYING,
+            consents=standing.consents,
+            withdrawn=standing.withdrawn,
+        ),
+        situation=Situation(purpose=Purpose.RIGHTS, incident=gate.incident()),
+    )
 
 
 def sweep_permitted(gate: Gate, study_id: str) -> bool:
