@@ -4,26 +4,26 @@ The paths below `/witness` are the protocol's, its media types and status codes 
 asks needs a token or certificate with the action `witness`, beside the log's own signature.
 """
 
+import asyncio
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from bedside_core.access import Action
-from bedside_core.errors import NotReadyError
+from bedside_core.errors import NotReadyError, TimedOutError, TooLargeError
 from bedside_core.evidence.witness import MAX_REQUEST, NOTE_TYPE
 from bedside_core.signatures import to_base64
-from bedside_edge.api.body import whole
 from bedside_edge.api.guard import actor_of, needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
 from bedside_edge.api.services import Services
-from bedside_edge.ports.witness import Refused, Standing, Watched
+from bedside_edge.ports.witness import Gap, Refused, Standing, Watched
 from bedside_edge.services.witness import WitnessService
 from bedside_edge.services.witnessing import Status, Witnessing
 
-_IDLE_S = 30.0
+_PATIENCE_S = 30.0
 
 
 class _View(BaseModel):
@@ -129,7 +129,9 @@ def _witnessing(services: Services) -> Witnessing:
 def _add_protocol(
     router: APIRouter, witness: Callable[[], WitnessService], storage: WorkPool
 ) -> None:
-    note = {200: {"content": {NOTE_TYPE: {}}, "description": "signature lines, or a signed note"}}
+    note: dict[int | str, dict[str, Any]] = {
+        200: {"content": {NOTE_TYPE: {}}, "description": "signature lines, or a signed note"}
+    }
 
     @router.post(
         "/witness/add-checkpoint",
@@ -146,7 +148,7 @@ def _add_protocol(
         dependencies=[needs(Action.WITNESS)],
     )
     async def add_checkpoint(request: Request) -> Response:
-        body = bytes(await whole(request, MAX_REQUEST, _IDLE_S))
+        body = await _body(request)
         answer = await storage.run(witness().add_checkpoint, body)
         return Response(answer.body, answer.status, media_type=answer.content_type)
 
@@ -230,17 +232,23 @@ def witnesses_view(status: Status) -> WitnessesView:
         sent_at=status.sent_at,
         quorum=status.quorum,
         witnessed=status.witnessed,
-        gap=gap
-        and GapView(
-            witness=gap.witness,
-            found_at=gap.found_at,
-            size=gap.size,
-            witnessed_size=gap.witnessed.size,
-            note=to_base64(gap.note),
-            incident=gap.incident,
-        ),
+        gap=_gap(gap) if gap else None,
         witnesses=[_standing(one) for one in status.standings],
     )
+
+
+async def _body(request: Request) -> bytes:
+    """Return the body, never more than a request of the protocol can have."""
+    body = bytearray()
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > MAX_REQUEST:
+                    raise TooLargeError(f"a request has at most {MAX_REQUEST} bytes")
+    except TimeoutError as cause:
+        raise TimedOutError("the sender fell silent in the middle of the body") from cause
+    return bytes(body)
 
 
 def _log(log: Watched) -> LogView:
@@ -261,6 +269,17 @@ def _refused(one: Refused) -> RefusedView:
         last=one.last,
         note=to_base64(one.note),
         at=one.at,
+    )
+
+
+def _gap(gap: Gap) -> GapView:
+    return GapView(
+        witness=gap.witness,
+        found_at=gap.found_at,
+        size=gap.size,
+        witnessed_size=gap.witnessed.size,
+        note=to_base64(gap.note),
+        incident=gap.incident,
     )
 
 

@@ -18,13 +18,22 @@ from bedside_core.errors import (
     InvalidInputError,
     InvalidKeyError,
     InvalidProofError,
+    InvalidWitnessPolicyError,
     NotFoundError,
     NotReadyError,
+    QuorumMissingError,
     UntrustedSignatureError,
 )
 from bedside_core.evidence.entry import Entry, Kind, parse_entry
-from bedside_core.evidence.note import SignatureType, VerifierKey, parse_verifier_key
-from bedside_core.evidence.proof import ProvenEntry, verify_proof
+from bedside_core.evidence.note import (
+    SignatureType,
+    VerifierKey,
+    parse_note,
+    parse_verifier_key,
+)
+from bedside_core.evidence.policy_text import WitnessPolicy, parse_policy_text
+from bedside_core.evidence.proof import ProvenEntry, parse_proof, verify_proof
+from bedside_edge.cli import witness as witness_cli
 
 if TYPE_CHECKING:
     import sqlite3
@@ -164,7 +173,6 @@ def prove(index: int, config_path: Path | None, state: Path | None, output: Path
     "--vkey",
     "vkeys",
     multiple=True,
-    required=True,
     help="Key of the log, or a file with one key a line; all must have signed",
 )
 @click.option(
@@ -173,9 +181,19 @@ def prove(index: int, config_path: Path | None, state: Path | None, output: Path
 @click.option(
     "--quorum", default=0, type=click.IntRange(0), help="How many witness keys must have signed"
 )
+@click.option(
+    "--policy",
+    type=_PATH,
+    help="Text that says which witnesses are enough (c2sp.org/tlog-policy), and of which logs",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document")
 def verify(
-    file: Path, vkeys: tuple[str, ...], witnesses: tuple[str, ...], quorum: int, as_json: bool
+    file: Path,
+    vkeys: tuple[str, ...],
+    witnesses: tuple[str, ...],
+    quorum: int,
+    policy: Path | None,
+    as_json: bool,
 ) -> None:
     """Verify a proof FILE offline: no server, no state, nothing but the keys given.
 
@@ -185,20 +203,31 @@ def verify(
     Examples:
       bedside-edge evidence verify entry-17.tlog-proof --vkey log.vkeys
       bedside-edge evidence verify p --vkey log.vkeys --witness hub.vkeys --quorum 2
+      bedside-edge evidence verify p --policy consortium.policy
     """
     log_keys, witness_keys = read_keys(vkeys), read_keys(witnesses)
-    names = {key.name for key in log_keys}
-    if len(names) != 1:
-        raise InvalidInputError("--vkey takes the keys of one log, all under its name")
     try:
         data = file.read_bytes()
     except OSError as cause:
         raise InvalidProofError(f"{file} cannot be read: {cause.strerror}") from cause
+    enough = _read_policy(policy) if policy else None
+    if enough:
+        witness_keys += enough.witnesses.values()
+        log_keys = log_keys or _keys_in(enough, data)
+    names = {key.name for key in log_keys}
+    if len(names) != 1:
+        raise InvalidInputError(
+            "--vkey takes the keys of one log, all under its name; --policy may hold them"
+        )
     proven = verify_proof(data, names.pop(), log_keys, witness_keys)
     cosigned = [signer for signer in proven.opened.signers if signer.key in witness_keys]
     if len(cosigned) < quorum:
         raise UntrustedSignatureError(
             f"{len(cosigned)} witness keys signed, {quorum} are asked for"
+        )
+    if enough and not enough.met(signer.key for signer in cosigned):
+        raise QuorumMissingError(
+            f"{len(cosigned)} witness keys of the policy signed, which is not enough for it"
         )
     entry = parse_entry(proven.entry)
     if as_json:
@@ -311,6 +340,10 @@ def show_keys(config_path: Path | None, state: Path | None) -> None:
         click.echo(key.text)
 
 
+evidence.add_command(witness_cli.witness)
+evidence.add_command(witness_cli.continue_log)
+
+
 # --- opening ---------------------------------------------------------------------------------
 
 
@@ -362,6 +395,22 @@ def read_keys(given: tuple[str, ...]) -> list[VerifierKey]:
         else:
             lines.append(one)
     return [parse_verifier_key(line) for line in lines]
+
+
+def _read_policy(path: Path) -> WitnessPolicy:
+    try:
+        return parse_policy_text(path.read_bytes())
+    except OSError as cause:
+        raise InvalidWitnessPolicyError(f"{path} cannot be read: {cause.strerror}") from cause
+
+
+def _keys_in(policy: WitnessPolicy, proof: bytes) -> list[VerifierKey]:
+    """Return the policy's keys of the log that the proof says it is of."""
+    origin = parse_note(parse_proof(proof).checkpoint).text.partition("\n")[0]
+    found = policy.keys_of(origin)
+    if not found:
+        raise UntrustedSignatureError("the policy names no key of the log the proof is of")
+    return list(found)
 
 
 @contextmanager

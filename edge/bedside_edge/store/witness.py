@@ -159,7 +159,7 @@ class SqliteWitness:
             "last": verdict.last,
         }
         self._record(c, Event(kind=Kind.ALARM, actor=BOX, payload=verdict.note, refs=refs))
-        return before[0] == 0
+        return bool(before[0] == 0)
 
 
 def _digest(origin: str) -> str:
