@@ -9,8 +9,10 @@ from bedside_edge.api.reply import Reply
 from bedside_edge.api.services import Services
 from bedside_edge.web.routes_access import access_router
 from bedside_edge.web.routes_agreement import agreement_router
+from bedside_edge.web.routes_incident import incident_router
 from bedside_edge.web.routes_models import models_router
 from bedside_edge.web.routes_oidc import oidc_router
+from bedside_edge.web.routes_patients import patients_router
 from bedside_edge.web.routes_people import people_router
 from bedside_edge.web.routes_queues import queues_router
 from bedside_edge.web.routes_review import review_router
@@ -45,6 +47,8 @@ def pages_router(services: Services, storage: WorkPool, waiting: WorkPool) -> AP
     router.include_router(people_router(services, storage))
     router.include_router(agreement_router(services, storage))
     router.include_router(system_router(services, storage))
+    router.include_router(incident_router(services, storage, waiting))
+    router.include_router(patients_router(services, storage, waiting))
     return router
 
 

@@ -17,6 +17,7 @@ from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.schemas import read_priority
 from bedside_edge.api.services import Services
 from bedside_edge.ports import Job, JobState
+from bedside_edge.services.delivery import Deliveries
 from bedside_edge.services.outputs import Delivery, DeliveryState
 from bedside_edge.web.forms import form_of
 from bedside_edge.web.site import PageRoute, site
@@ -161,7 +162,8 @@ def _add_jobs(router: APIRouter, services: Services, storage: WorkPool) -> None:
 
 
 def _add_deliveries(router: APIRouter, services: Services, storage: WorkPool) -> None:
-    deliveries = lambda: services.outgoing.deliveries  # noqa: E731  looked up when asked
+    def deliveries() -> Deliveries:  # looked up when asked
+        return services.outgoing.deliveries
 
     def send_all(destination: str, actor: str) -> None:
         found = deliveries().outputs.deliveries(

@@ -54,6 +54,7 @@ def worklist_router(services: Services, storage: WorkPool) -> APIRouter:
             "address": address,
             "priority": priority,
             "parts_shown": list(Show),
+            "box": await storage.run(services.gate.incident),
         }
 
     @router.get("/")
