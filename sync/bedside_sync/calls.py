@@ -81,11 +81,18 @@ class HubCalls:
         if len(held) != len(chunks):
             raise InvalidMessageError("the hub counts other chunks than the vector has")
         done = sum(held)
-        for number, there in enumerate(held):
-            if not there:
-                part = bytes(data[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES])
-                self._ask("put", part, round=manifest.round, what=what, number=number)
-                done += 1
+        puts = (
+            Message(
+                kind="put",
+                fields={"round": manifest.round, "what": what, "number": number},
+                payload=bytes(data[number * CHUNK_BYTES : (number + 1) * CHUNK_BYTES]),
+            )
+            for number, there in enumerate(held)
+            if not there
+        )
+        each = getattr(self._carrier, "ask_each", None)  # nng has several under way
+        for _ in each(puts) if each else map(self._carrier.ask, puts):
+            done += 1
             if progress is not None:
                 progress(done, len(held))
 

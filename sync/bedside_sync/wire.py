@@ -80,16 +80,21 @@ def _plain(value: object) -> bool:
 
 def write_message(message: Message) -> bytes:
     """Return a message as bytes; InvalidMessageError when it is longer than a message may be."""
-    head = json.dumps(
-        {"kind": message.kind, **message.fields},
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=True,
-    ).encode("ascii")
+    head = _spell(message)
     data = _PREFIX.pack(_MAGIC, _VERSION, len(head)) + head + message.payload
     if len(head) > MAX_HEADER or len(data) > MAX_MESSAGE:
         raise InvalidMessageError(f"a message has at most {MAX_MESSAGE} bytes")
     return data
+
+
+def _spell(message: Message) -> bytes:
+    text = json.dumps(
+        {"kind": message.kind, **message.fields},
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=True,
+    )
+    return text.encode("ascii")
 
 
 def read_message(data: bytes | memoryview) -> Message:
@@ -113,7 +118,7 @@ def read_message(data: bytes | memoryview) -> Message:
     if not isinstance(kind, str):
         raise InvalidMessageError("a message has no kind")
     message = Message(kind=kind, fields=fields, payload=bytes(view[_PREFIX.size + length :]))
-    if write_message(message) != bytes(view):
+    if _spell(message) != head:
         raise InvalidMessageError("a message in another spelling than its own")
     return message
 

@@ -13,7 +13,18 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import dicomweb, engines, evidence, outputs, pages, policy, privacy, receive, start
+from bench import (
+    dicomweb,
+    engines,
+    evidence,
+    outputs,
+    pages,
+    policy,
+    privacy,
+    receive,
+    secure_sum,
+    start,
+)
 from bench.plan import FULL, QUICK, Plan
 from bench.report import Row, machine, print_machine, print_rows, write_json
 
@@ -30,6 +41,7 @@ BENCHES: dict[str, tuple[str, Bench]] = {
     "evidence": ("Evidence log", lambda plan, _: evidence.run(plan)),
     "policy": ("Policy decisions", lambda plan, _: policy.run(plan)),
     "privacy": ("Statistics that leave: 30,762 studies of 10,000 patients", privacy.run),
+    "secure-sum": ("Secure sum on a real hub", lambda plan, _: secure_sum.run(plan)),
     "start": ("Start and memory", lambda plan, _: start.run(plan)),
 }
 

@@ -70,6 +70,7 @@ class HubService:
         self._rosters: dict[str, Roster] = {}  # by head: checking signatures takes time
         self._turn = threading.RLock()  # one step of one round at a time: records are a chain
         self._running: dict[str, tally.Tally] = {}  # sums of rounds that are not over
+        self._right: dict[str, dict[int, str]] = {}  # mask sums found right: subset -> helper
         self.roster: Roster = read_roster(
             root, [decode(SignedEntry, data) for data in store.roster()]
         )
@@ -250,7 +251,8 @@ class HubService:
             for one in self.store.said(name, "cosignature")
             if one in answered or one == box
         ]
-        held = self._masks(manifest, name)
+        with self._turn:
+            held = dict(self._held(manifest, name))
         able = [n for n, subset in enumerate(manifest.subsets) if index not in subset]
         if len(signers) < manifest.quorum:  # others have not answered: whoever asks gives all
             return [n for n in able if n not in held]
@@ -381,9 +383,12 @@ class HubService:
                 self._keep(name, running)
         return running
 
-    def _masks(self, manifest: Manifest, name: str) -> dict[int, Words]:
-        """Return the mask sums that are here whole and as their table says."""
-        found: dict[int, Words] = {}
+    def _held(self, manifest: Manifest, name: str) -> dict[int, str]:
+        """Return which mask sums are here whole and as their table says, and from whom.
+
+        Looked at once each: what was right stays right, for a chunk is never replaced.
+        """
+        found = self._right.setdefault(name, {})
         for helper, data in self.store.said(name, "table").items():
             table = decode(committee.SignedMaskTable, data).table
             for index in range(len(manifest.subsets)):
@@ -395,16 +400,20 @@ class HubService:
                 except (NotFoundError, WrongStateError):  # not announced, or chunks are missing
                     continue
                 if committee.mask_digest(manifest, index, words) == said:
-                    found[index] = words
+                    found[index] = helper
         return found
 
     def _publish(self, manifest: Manifest, name: str) -> None:
         said = self.store.said(name, "table")
         if not tally.confirmed(manifest, list(said)):
             return
-        masks = self._masks(manifest, name)
-        if len(masks) < len(manifest.subsets):
+        held = self._held(manifest, name)
+        if len(held) < len(manifest.subsets):
             return
+        masks = {
+            index: self.store.vector(name, helper, mask_upload(index), manifest.ring)
+            for index, helper in held.items()
+        }
         roster, wanted = self.roster_at(manifest), self.wanted(name)
         tables = [decode(committee.SignedMaskTable, data) for data in said.values()]
         agreed = tally.collect_tables(manifest, roster, wanted, tables)
@@ -473,6 +482,7 @@ class HubService:
             **({"opened": opened} if opened else {}),
         )
         self._running.pop(name, None)
+        self._right.pop(name, None)
         log.info("round ended", extra={"state": state.value})
 
     def opened(self, name: str) -> NDArray[np.int64]:

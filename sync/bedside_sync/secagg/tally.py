@@ -5,7 +5,7 @@ The hub holds nothing it could read: what it adds is uniform, what it takes away
 every box of the set.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated
 
@@ -305,7 +305,7 @@ def verify_transcript(
 
 
 def require_masks(
-    manifest: Manifest, signers: Sequence[int], held: Mapping[int, Words]
+    manifest: Manifest, signers: Sequence[int], held: Collection[int]
 ) -> dict[int, list[int]]:
     """Return the subsets each signer is asked for that the hub does not hold yet."""
     wanted: dict[int, list[int]] = {}
