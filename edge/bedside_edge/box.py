@@ -241,6 +241,8 @@ class Box:
             policies=self.policies,
             grading=self.grading,
             evidence=self.evidence,
+            witness=self.witness,
+            witnessing=self.witnessing,
             incidents=self.incidents,
             rights=self.rights,
             health=Health(self),
