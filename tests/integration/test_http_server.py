@@ -339,6 +339,29 @@ def test_a_small_request_with_a_body_without_end_is_refused_before_it_is_gathere
     assert answer.json()["type"] != "urn:bedside:error:invalid-request"  # nobody parsed it
 
 
+@pytest.fixture(scope="module")
+def hasty():
+    box = HttpBox(known_peer=False, upload_idle_s=0.2)
+    with HttpServer(box.app, upload_idle_s=0.2) as server:
+        yield server
+
+
+@pytest.mark.parametrize("path", ["/api/v1/login", "/login", "/setup", "/api/v1/logout"])
+@pytest.mark.parametrize("trickles", [False, True])
+def test_a_small_body_that_does_not_come_ends_whoever_sends_it(hasty, path, trickles):
+    kind = "application/json" if path.startswith("/api") else "application/x-www-form-urlencoded"
+    with start_of_upload(hasty, path, kind, 10_000, b'{"login"') as connection:
+        until = time.monotonic() + DEADLINE_S
+        connection.settimeout(0.1)
+        answer = b""
+        while not answer and time.monotonic() < until:
+            if trickles:
+                connection.sendall(b" ")
+            with contextlib.suppress(TimeoutError):
+                answer = connection.recv(4096)
+    assert answer.split()[1] in (b"400", b"401", b"504")
+
+
 LARGE = 24 << 20
 
 

@@ -179,6 +179,7 @@ def create_app(
         random=services.random,
         stopping=stops,
         names=settings.names,
+        idle_s=settings.upload_idle_s,
         error_page=error_page,
     )
     app.state.stop = stops.begin

@@ -5,6 +5,7 @@ request id, turns every error into an answer, counts, and hands bulk routes to r
 never build a framework request.
 """
 
+import asyncio
 import logging
 import re
 import time
@@ -20,6 +21,7 @@ from bedside_core.errors import (
     ForeignRequestError,
     InvalidInputError,
     NotReadyError,
+    TimedOutError,
     TooLargeError,
     UnauthenticatedError,
 )
@@ -148,7 +150,9 @@ class Shell:
         stopping: Callable[[], bool],
         names: Iterable[str] = (),
         error_page: ErrorPage | None = None,
+        idle_s: float = 30.0,
     ) -> None:
+        self._idle_s = idle_s
         self._error_page = error_page
         self._app, self._hot, self._doors, self._authenticator = app, hot, doors, authenticator
         self._metrics, self._random, self._stopping = metrics, random, stopping
@@ -176,13 +180,13 @@ class Shell:
             who = self._let_in(scope, headers, hot, door)
             exchange.still = lambda: self._still(scope, headers, door, who)
             if hot is None:
-                plain = _bounded(receive, headers)
+                plain = _bounded(receive, headers, self._idle_s)
                 if needs_csrf(scope["method"], who):
                     plain = await check_csrf(who, headers, plain)
                 await self._app(scope, plain, exchange)
             else:
                 if needs_csrf(scope["method"], who):  # a form is read for it: no upload is one
-                    await check_csrf(who, headers, _bounded(receive, {}))
+                    await check_csrf(who, headers, _bounded(receive, {}, self._idle_s))
                 reply = await hot.handler(Request.of(scope, headers, receive, request_id))
                 await reply.send(exchange)
         except ClientGoneError:
@@ -340,19 +344,32 @@ def _to_log_in(reply: Reply, scope: Scope, headers: dict[bytes, bytes]) -> Reply
     )
 
 
-def _bounded(receive: Receive, headers: dict[bytes, bytes]) -> Receive:
+def _bounded(receive: Receive, headers: dict[bytes, bytes], idle_s: float) -> Receive:
     """Return `receive` with an end: the framework gathers a whole body before it looks at it.
+
+    Nobody has to be known to begin a request, so one that does not go on must not hold a
+    connection: silence ends it after `idle_s`, a trickle after four times that.
 
     Raises:
         TooLargeError: more is announced; on reading, when more comes.
+        TimedOutError: on reading, when nothing comes.
     """
     if (content_length(headers) or 0) > _MAX_PLAIN_BODY:
         raise TooLargeError(f"the body is larger than {_MAX_PLAIN_BODY} bytes")
-    seen = 0
+    seen, more = 0, True
+    latest = asyncio.get_running_loop().time() + 4 * idle_s
 
     async def bounded() -> Message:
-        nonlocal seen
-        message = await receive()
+        nonlocal seen, more
+        if not more:  # what comes now is the end of the connection, whenever that is
+            return await receive()
+        now = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(min(now + idle_s, latest)):
+                message = await receive()
+        except TimeoutError as cause:
+            raise TimedOutError("the sender fell silent in the middle of the body") from cause
+        more = bool(message.get("more_body", False))
         seen += len(message.get("body", b""))
         if seen > _MAX_PLAIN_BODY:
             raise TooLargeError(f"the body is larger than {_MAX_PLAIN_BODY} bytes")
