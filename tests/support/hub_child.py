@@ -25,10 +25,12 @@ class DyingStore(HubStore):
     @contextmanager
     def write(self):
         with super().write() as db:
+            changes = db.total_changes
             yield db
-            if DyingStore.before:
+            changed = db.total_changes > changes  # what changes nothing is no step
+            if changed and DyingStore.before:
                 self.count()
-        if not DyingStore.before:
+        if changed and not DyingStore.before:
             self.count()
 
     def put(self, *args):
