@@ -10,7 +10,7 @@ import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import gmtime, strftime
 from typing import Final
 
@@ -163,6 +163,27 @@ class Gate:
         """Return the decision on a use of a result or of an object made of it; NotFoundError."""
         study_id = self._facts.study_of(result_id=result_id)
         return self.study(use, asker, study_id, thing=Thing.RESULT, target=target)
+
+    def outside(self, asker: Asker, study_id: str, *, grade: int | None) -> Decision:
+        """Return the decision on handing de-identified objects of a study to somebody outside.
+
+        Args:
+            asker: who wants it.
+            study_id: ours; NotFoundError when it is not held.
+            grade: of the objects, where two people lowered it; None: as the study.
+        """
+        found = self._facts.facts([study_id], self._today()).get(study_id)
+        if found is None:
+            raise NotFoundError("no study of that id")
+        standing = self.standing([found.subject_id]).get(found.subject_id, _NOTHING)
+        facts = replace(
+            facts_of(found, standing, Thing.STUDY),
+            deidentified=True,
+            grade=found.grade if grade is None else grade,
+        )
+        situation = self._situation(Purpose.EXPORT, target=Target.OUTSIDE)
+        ask = Ask(use=Use.EXPORT, asker=asker, facts=facts, situation=situation)
+        return self.decide(ask, study_id=study_id)
 
     def deliver(self, study_id: str) -> None:
         """Return when objects of a study's results may go to the hospital's archives.
