@@ -14,7 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bedside_core.errors import BedsideError
-from bedside_sync.hub.cli.admin import admin
+from bedside_sync.hub.cli import admin as admin_cli
+from bedside_sync.hub.cli import roster as roster_cli
+from bedside_sync.hub.cli import rounds as rounds_cli
 from bedside_sync.hub.cli.common import (
     EXISTING,
     folder_option,
@@ -23,8 +25,6 @@ from bedside_sync.hub.cli.common import (
     say,
     table,
 )
-from bedside_sync.hub.cli.roster import roster
-from bedside_sync.hub.cli.rounds import rounds
 from bedside_sync.secagg.bodies import decode
 from bedside_sync.secagg.manifest import UNITS
 from bedside_sync.secagg.roster import Root
@@ -212,9 +212,9 @@ def simulate(
         sys.exit(1)
 
 
-cli.add_command(admin)
-cli.add_command(roster)
-cli.add_command(rounds)
+cli.add_command(admin_cli.admin)
+cli.add_command(roster_cli.roster)
+cli.add_command(rounds_cli.rounds)
 
 
 def main() -> None:

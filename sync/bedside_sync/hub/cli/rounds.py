@@ -41,7 +41,7 @@ def round_propose(plan_path: Path, out: Path, folder: Path, as_json: bool) -> No
     """Announce a round to its helpers; once their keys are here, write the manifest to sign.
 
     Run it again until every helper has announced its key: boxes come by once a night, or when
-    `bedside-edge sync now` is called. Prints why the sum cannot overflow, and what it costs.
+    an operator asks theirs to. Prints why the sum cannot overflow, and what it costs.
 
     \b
     Examples:
