@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import lru_cache
 
 from bedside_core.errors import BudgetExhaustedError, InvalidInputError
 
@@ -147,6 +148,7 @@ def charge_all(budgets: Iterable[Budget], cost: int) -> tuple[Budget, ...]:
 # --- rho as (epsilon, delta) ---------------------------------------------------------------------
 
 
+@lru_cache(maxsize=4096)  # every document says the same caps again
 def epsilon(units: int, delta: float) -> float:
     """Return an epsilon such that `units` of rho imply (epsilon, delta)-DP; never too small.
 

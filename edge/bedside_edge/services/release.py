@@ -208,7 +208,8 @@ class ReleaseService:
     def _ask_gate(self, request: ReleaseRequest, cost: int, asker: Asker, target: Target) -> None:
         scope = epoch_scope(request.dataset, request.epoch)
         left = self._ledger.ledger().budget(scope).left - cost
-        after = int(epsilon(left, DELTA) * _MILLIONTHS) if left > 0 else 0
+        # rounded down, so that small releases ask the same question and leave its evidence once
+        after = int(epsilon(left, DELTA) * 100) * (_MILLIONTHS // 100) if left > 0 else 0
         self._gate.statistic(Use.RELEASE, asker, epsilon_left=after, target=target).must()
 
     def _charge(self, prepared: Prepared, requester: str) -> None:
