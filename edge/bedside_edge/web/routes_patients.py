@@ -18,6 +18,7 @@ from bedside_core.errors import (
     InvalidRequestError,
     LegalHoldError,
     NotFoundError,
+    NotPermittedError,
     NotReadyError,
     WrongStateError,
 )
@@ -207,7 +208,7 @@ def _add_patient(
 
         try:
             await waiting.run(work)
-        except LegalHoldError as error:
+        except (LegalHoldError, NotPermittedError) as error:
             return await page(request, subject_id, error=error)
         return RedirectResponse("/patients?done=erased", 303)
 
@@ -251,7 +252,7 @@ def _add_requests(
         asker = asker_of(actor_of(request))
         try:
             data = await waiting.run(_desk(services).answer, services.gate, asker, request_id)
-        except (WrongStateError, LegalHoldError) as error:
+        except (WrongStateError, LegalHoldError, NotPermittedError) as error:
             return await page(request, request_id, error)
         name = f'attachment; filename="answer-{request_id}.zip"'
         headers = {"Content-Disposition": name}
@@ -293,6 +294,8 @@ def _wrong(error: BedsideError | None) -> str:
         return ""
     if isinstance(error, LegalHoldError):
         return "patients.is_held"
+    if isinstance(error, NotPermittedError):
+        return "patients.not_permitted"
     return "patients.not_done"
 
 
