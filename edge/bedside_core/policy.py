@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bedside_core.errors import InvalidPolicyError, PolicyRollbackError
-from bedside_core.policy_rules import RULE_ID, Answer, Rule
+from bedside_core.policy_rules import RULE_ID, Answer, Rule, refuse_deep
 from bedside_core.uses import (
     FAILED,
     MAX_LONG,
@@ -225,6 +225,7 @@ def parse_source(toml: bytes, cedar: bytes) -> Document:
 
 
 def _document(part: _DocumentPart) -> Document:
+    refuse_deep(part.cedar)
     payload = canonical(part.model_dump(mode="json"))
     return Document(
         name=part.name,

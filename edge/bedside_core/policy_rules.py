@@ -23,6 +23,13 @@ _OPERATORS: Final = frozenset(
     ]
 )
 RULE_ID: Final = re.compile(r"[a-z][a-z0-9-]{0,47}")
+MOST_DEPTH: Final = 40  # open brackets
+MOST_LINKS: Final = 120  # operators of one statement
+_TOKEN: Final = re.compile(
+    r'"(?:[^"\\]|\\.)*"|//[^\n\r]*|[(\[{}\]);]'
+    r"|&&|\|\||==|!=|<=|>=|::|[-+*%!<>.]|\b(?:if|in|has|like|is)\b",
+    re.DOTALL,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +46,31 @@ class Rule:
     rule_id: str
     effect: Literal["permit", "forbid"]
     body: str = field(repr=False)
+
+
+def refuse_deep(text: str) -> None:
+    """Return when the engine's parser can take the text without running out of stack.
+
+    It descends once a bracket and once a link of a chain, in machine code: too deep ends the
+    process. What people write stays far below both bounds.
+
+    Raises:
+        InvalidPolicyError: too many open brackets, or too long a chain in one statement.
+    """
+    depth = links = 0
+    for token in _TOKEN.findall(text):
+        if token in ("(", "[", "{"):
+            depth += 1
+        elif token in (")", "]", "}"):
+            depth -= 1
+        elif token == ";":
+            links = 0
+        elif token[0] not in '"/':  # neither text nor comment
+            links += 1
+        if depth > MOST_DEPTH or links > MOST_LINKS:
+            raise InvalidPolicyError(
+                f"policy: nested too deeply: a statement has at most {MOST_DEPTH} open brackets and {MOST_LINKS} links"
+            )
 
 
 def read_rules(tree: str) -> dict[str, Rule]:

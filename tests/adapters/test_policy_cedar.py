@@ -177,6 +177,10 @@ def altered(cedar=lambda text: text, toml=lambda text: text):
             "can fail",
         ),
         ('@id("new") permit(principal, action, resource) when { context.people > 1.5 };', "read"),
+        (
+            f'@id("new") permit(principal, action, resource) when {{ {"(" * 5000}true }};',
+            "nested too deeply",
+        ),
     ],
 )
 def test_a_statement_that_is_wrong_or_could_fail_is_refused(statement, said):

@@ -20,7 +20,7 @@ from bedside_core.policy import (
     parse_source,
 )
 from bedside_core.policy_change import looser, probes
-from bedside_core.policy_rules import Answer, Rule, read_rules
+from bedside_core.policy_rules import MOST_DEPTH, MOST_LINKS, Answer, Rule, read_rules, refuse_deep
 from bedside_core.uses import Ask, Cause, Decision, Purpose, Use
 
 CEDAR = b"(only the adapter reads this)"
@@ -383,3 +383,30 @@ def test_reasons_are_those_of_the_rules_that_decided_in_both_languages():
     failed = decision(document(), RULES, ASK, Answer(decision="NoDecision"))
     assert failed.rules == ()
     assert failed.reasons[0].zh
+
+
+@pytest.mark.parametrize(
+    "deep",
+    [
+        "(" * 5000,
+        "[" * 5000 + "]" * 5000,
+        "if true then " * 5000,
+        "context" + ".a" * 5000,
+        "true && " * 5000,
+        "true||" * 5000,
+        "A::" * 5000,
+        "!" * 5000,
+        '"open ' + "(" * 5000,  # a quote that is never closed hides nothing
+        '"a\\"' + "(" * 5000,
+        "// note\r" + "(" * 5000,
+    ],
+)
+def test_a_text_that_would_end_the_process_of_its_parser_never_reaches_it(deep):
+    with pytest.raises(InvalidPolicyError, match="nested too deeply"):
+        parse_source(TOML.encode(), deep.encode())
+
+
+def test_what_people_write_is_not_too_deep():
+    refuse_deep("(" * MOST_DEPTH + ")" * MOST_DEPTH)
+    refuse_deep("a && " * MOST_LINKS + ";" + "b || " * MOST_LINKS)
+    refuse_deep('"' + "(" * 500 + '" // ' + "[" * 500 + "\n" + "principals, within " * 500)
