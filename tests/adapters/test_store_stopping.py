@@ -1,8 +1,14 @@
 """A seal or a withdrawal while a job runs: it leaves no result, whoever is faster."""
 
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
-from bedside_core.errors import SealedError, WrongStateError
+from bedside_core.errors import SealedError, StoreUnavailableError, WrongStateError
 from bedside_core.uses import Incident
 from bedside_edge.ports import Outcome
 from support.state_houses import T0, FolderHouse, arrival, opened
@@ -63,8 +69,6 @@ def test_what_the_store_is_told_to_write_while_sealed_is_refused_with_the_code(s
 
 @pytest.mark.parametrize("second", ["", "person:a", "token:b"])
 def test_the_database_itself_wants_two_different_persons(state, second):
-    from bedside_core.errors import StoreUnavailableError
-
     seal(state)
     with pytest.raises(StoreUnavailableError):
         seal(state, Incident.NORMAL, Incident.SEALED, second=second)
@@ -96,3 +100,22 @@ def test_every_table_of_data_is_under_the_seal(state):
     tables, under = state.database.read(look)
     assert tables - under - FREE == set(), "put it under the seal, or say why not"
     assert not under & FREE
+
+
+def test_a_box_with_a_full_disk_can_be_sealed(tmp_path):
+    """On a real disk of 16 MB with no byte left; the room kept for it is enough."""
+    if shutil.which("unshare") is None:
+        pytest.skip("there is no unshare on this machine: no small disk can be mounted")
+    tests = Path(__file__).parents[1]
+    done = subprocess.run(
+        ["unshare", "-rm", sys.executable, "-m", "support.full_disk_child", str(tmp_path)],  # noqa: S607
+        cwd=tests,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    found = json.loads(done.stdout) if done.stdout else {"mounted": False}
+    if not found["mounted"]:
+        pytest.skip(f"no disk can be mounted here: {done.stderr[-200:]}")
+    assert found == {"mounted": True, "refused": True, "state": "sealed", "kind": "seal"}

@@ -37,7 +37,8 @@ def shows_text(pixels: NDArray[np.generic]) -> bool:
         if rows < 2 * _HEIGHT or columns < 2 * _HEIGHT or max(frame.shape) < 512:
             return False
         cut = frame[:rows, :columns]
-        frame = (cut[::2, ::2] + cut[1::2, ::2] + cut[::2, 1::2] + cut[1::2, 1::2]) / 4
+        four = cut[::2, ::2] + cut[1::2, ::2] + cut[::2, 1::2] + cut[1::2, 1::2]
+        frame = (four / 4).astype(np.float32)
     return False
 
 
