@@ -1,0 +1,109 @@
+"""A real box releases a statistic of its studies; a recipient verifies the file without the box."""
+
+import json
+
+import pytest
+from click.testing import CliRunner
+
+from bedside_core.accounting import cap_units
+from bedside_core.errors import BedsideError, RefusedError, UnavailableError
+from bedside_edge.cli import cli
+from bedside_edge.system.policy_keys import make_key
+from support.chest import chest
+from support.running_box import RunningBox, part10
+
+CAP = cap_units(4.0, 1e-6)
+POLICY = f"""format = "bedside-privacy-policy/1"
+dataset = "studies"
+[caps]
+epoch = {CAP}
+lifetime = {CAP}
+local = 4000000
+[requesters]
+"role:privacy-officer" = {CAP}
+"system:console" = {CAP}
+[purposes]
+quality = {CAP}
+[public]
+c = 3
+devices = ["CR1"]
+age_bands = ["0-17", "18-39", "40-64", "65+"]
+findings = ["opacity"]
+minutes = 600
+bins = 10
+l2_cells = 1
+"""
+
+
+def exit_code(error):
+    return 3 if isinstance(error, RefusedError) else 5 if isinstance(error, UnavailableError) else 4
+
+
+def edge(*arguments, code=0):
+    done = CliRunner().invoke(cli, [str(one) for one in arguments])
+    if isinstance(done.exception, BedsideError):
+        assert exit_code(done.exception) == code, done.exception
+        return ""
+    assert done.exit_code == code, done.output
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A box with two studies that was stopped, and a privacy policy signed by two people."""
+    folder = tmp_path_factory.mktemp("box")
+    box = RunningBox(folder)
+    for number in (1, 2):
+        box.analyze(part10(chest(number)))
+    assert box.stop() == 0
+    keys = folder / "state" / "policy-keys"
+    keys.mkdir(exist_ok=True)
+    for name in ("officer", "head"):
+        make_key(name, folder / f"{name}.pem", None)
+        (keys / f"{name}.pub").write_bytes((folder / f"{name}.pub").read_bytes())
+    (folder / "budget.toml").write_text(POLICY)
+    (folder / "box.toml").write_text('[privacy]\nunwitnessed = "allowed"\n')
+    return folder
+
+
+def test_from_policy_to_a_file_that_is_verified_offline(folder):
+    signed = folder / "budget.dsse.json"
+    box = ("--state", folder / "state", "--config", folder / "box.toml")
+    bare = ("--no-passphrase", "-o", signed)
+    edge("privacy", "policy", folder / "budget.toml", "--sign", folder / "officer.pem", *bare)
+    alone = edge("privacy", "policy", signed, *box, code=4)
+    assert alone == ""
+    edge("privacy", "policy", signed, "--sign", folder / "head.pem", *bare)
+    assert "[caps]" in edge("privacy", "policy", signed, *box)
+    assert "epoch 1, open" in edge(
+        "privacy", "epoch", "open", "--from", "2020-01-01", "--days", 3650, *box
+    )
+    asked = ["privacy", "release", "prevalence", "--epsilon", 1, "--purpose", "quality"]
+    file, page = folder / "release.json", folder / "release.html"
+    made = json.loads(edge(*asked, "-o", file, "--page", page, "--json", *box))
+    assert made["document"]["cells"][0]["cell"] == "studies"
+    keys = folder / "log.vkeys"
+    keys.write_text(edge("evidence", "keys", *box))
+    told = edge("privacy", "verify", file, "--vkey", keys)
+    assert "verified: entry" in told
+    assert "share decided present" in told
+    assert page.read_text().startswith("<!doctype html>")
+    again = edge("privacy", "replay", made["fingerprint"], "--json", *box)
+    assert json.loads(again) == made
+    snapshot = made["document"]["identity"]["snapshot"]
+    same = edge(*asked, "--snapshot", snapshot, "--json", *box)
+    assert json.loads(same) == made
+    assert "entries agree" in edge("privacy", "ledger", "--verify", *box)
+    assert "final" in edge("privacy", "ledger", *box)
+    yaml = folder / "epoch-1.yaml"
+    about = ("--hospital", "St. Example", "--region", "Germany", "--author", "Eva Meier")
+    report = edge("privacy", "report", "-o", yaml, *about, *box)
+    assert "left of this epoch" in report
+    assert "url_slug" in yaml.read_text()
+    assert yaml.with_suffix(".summary.json").is_file()
+    split = edge("privacy", "split", "--epsilon", 0.5, "--purpose", "quality", *box)
+    assert "split train" in split
+    refused = edge(*asked[:-1], "advertising", *box, code=3)
+    assert refused == ""
+    asked[asked.index(1)] = 3.9
+    assert edge(*asked, *box, code=3) == ""  # overdrawn
