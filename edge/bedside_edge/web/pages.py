@@ -14,6 +14,7 @@ from bedside_edge.web.routes_models import models_router
 from bedside_edge.web.routes_oidc import oidc_router
 from bedside_edge.web.routes_patients import patients_router
 from bedside_edge.web.routes_people import people_router
+from bedside_edge.web.routes_privacy import privacy_pages
 from bedside_edge.web.routes_queues import queues_router
 from bedside_edge.web.routes_review import review_router
 from bedside_edge.web.routes_rollout import rollout_router
@@ -49,6 +50,7 @@ def pages_router(services: Services, storage: WorkPool, waiting: WorkPool) -> AP
     router.include_router(system_router(services, storage))
     router.include_router(incident_router(services, storage, waiting))
     router.include_router(patients_router(services, storage, waiting))
+    router.include_router(privacy_pages(services, storage))
     return router
 
 

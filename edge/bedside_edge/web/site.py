@@ -48,6 +48,7 @@ NAVIGATION: Final[tuple[NavItem, ...]] = (
     NavItem(path="/accounts", key="nav.accounts", action=Action.MANAGE_ACCOUNTS),
     NavItem(path="/agreement", key="nav.agreement", action=Action.READ_AUDIT),
     NavItem(path="/patients", key="nav.patients", action=Action.MANAGE_CONSENT),
+    NavItem(path="/privacy", key="nav.privacy", action=Action.READ_PRIVACY),
     NavItem(path="/incidents", key="nav.incidents", action=Action.READ_AUDIT),
     NavItem(path="/system", key="nav.system", action=Action.READ_AUDIT),
 )

@@ -26,9 +26,19 @@ const line = ({ x, share, low, high }) => {
   };
 };
 
+// what an epoch has spent: steps, with the cap as a line above
+const growth = ({ x, y, cap }) => ({
+  options: {
+    scales: { x: { time: true, range: (_, from, to) => [from - 3600, to + 3600] }, y: { range: [0, Math.max(cap, ...y) * 1.05] } },
+    axes: [axis({}), axis({ size: 60 })],
+    series: [{}, { stroke: colour("--accent"), width: 2, paths: window.uPlot.paths.stepped({ align: 1 }), points: { show: true, size: 8, fill: colour("--accent") } }, { stroke: colour("--quiet"), dash: [6, 4], points: { show: false } }],
+  },
+  data: [x, y, x.map(() => cap)],
+});
+
 for (const place of document.querySelectorAll("[data-chart]")) {
   const figures = JSON.parse(place.dataset.chart);
-  const { options, data } = { bars, line }[figures.kind](figures);
+  const { options, data } = { bars, line, growth }[figures.kind](figures);
   const width = () => Math.max(200, place.clientWidth);
   const chart = new window.uPlot({ width: width(), height: HEIGHT, legend: { show: false }, cursor: { show: false }, ...options }, data, place);
   addEventListener("resize", () => chart.setSize({ width: width(), height: HEIGHT }));
