@@ -78,6 +78,7 @@ class StandingView(_View):
     tried_at: int
     failures: int
     said: str
+    asked: bool = Field(description="since the box started, what it saw last")
 
 
 class GapView(_View):
@@ -233,7 +234,7 @@ def witnesses_view(status: Status) -> WitnessesView:
         quorum=status.quorum,
         witnessed=status.witnessed,
         gap=_gap(gap) if gap else None,
-        witnesses=[_standing(one) for one in status.standings],
+        witnesses=[_standing(one, status.unasked) for one in status.standings],
     )
 
 
@@ -283,7 +284,7 @@ def _gap(gap: Gap) -> GapView:
     )
 
 
-def _standing(one: Standing) -> StandingView:
+def _standing(one: Standing, unasked: frozenset[str]) -> StandingView:
     return StandingView(
         name=one.name,
         size=one.size,
@@ -291,4 +292,5 @@ def _standing(one: Standing) -> StandingView:
         tried_at=one.tried_at,
         failures=one.failures,
         said=one.said,
+        asked=one.name not in unasked,
     )

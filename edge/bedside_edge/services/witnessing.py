@@ -80,6 +80,7 @@ class Status:
         witnessed: largest size a quorum has seen; 0 for none.
         gap: what locks the log; None when it is well.
         standings: every witness of the settings.
+        unasked: names of those not asked yet since the box started what they saw last.
     """
 
     origin: str
@@ -90,6 +91,7 @@ class Status:
     witnessed: int
     gap: Gap | None
     standings: tuple[Standing, ...]
+    unasked: frozenset[str] = frozenset()
 
 
 class Witnessing:
@@ -359,6 +361,7 @@ class Witnessing:
             witnessed=seen_by_quorum(self._policy, self._witnesses, standings),
             gap=self._store.gap(),
             standings=standings,
+            unasked=frozenset(self._unasked),
         )
 
     def witnessed(self) -> int:
