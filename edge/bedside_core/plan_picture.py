@@ -9,6 +9,7 @@ from bedside_core.statistics.reading import GREY
 
 EPSILONS = tuple(round(0.05 * 1.25**step, 4) for step in range(24))  # 0.05 to 8.5
 
+_TITLE = "Relative standard error of a count against epsilon"
 _WIDTH, _HEIGHT, _LEFT, _TOP, _RIGHT, _BOTTOM = 640, 400, 70, 40, 20, 55
 _ERRORS = (0.001, 0.01, 0.1, 1.0, 10.0)
 _TICKS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -40,8 +41,8 @@ def error_picture(query: Query, size: int, schedule: Schedule, nights: int, chos
     return "\n".join(
         [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-            'role="img" font-family="sans-serif" font-size="12">',
-            "<title>Relative standard error of a count against epsilon</title>",
+            f'role="img" aria-label="{_TITLE}" font-family="sans-serif" font-size="12">',
+            f"<title>{_TITLE}</title>",
             f'<rect width="{_WIDTH}" height="{_HEIGHT}" fill="#fff"/>',
             *_axes(),
             *lines,

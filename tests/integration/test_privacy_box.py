@@ -3,49 +3,11 @@
 import json
 
 import pytest
-from click.testing import CliRunner
 
-from bedside_core.accounting import cap_units
-from bedside_core.errors import BedsideError, RefusedError, UnavailableError
-from bedside_edge.cli import cli
 from bedside_edge.system.policy_keys import make_key
 from support.chest import chest
+from support.privacy_folder import POLICY, edge
 from support.running_box import RunningBox, part10
-
-CAP = cap_units(4.0, 1e-6)
-POLICY = f"""format = "bedside-privacy-policy/1"
-dataset = "studies"
-[caps]
-epoch = {CAP}
-lifetime = {CAP}
-local = 4000000
-[requesters]
-"role:privacy-officer" = {CAP}
-"system:console" = {CAP}
-[purposes]
-quality = {CAP}
-[public]
-c = 3
-devices = ["CR1"]
-age_bands = ["0-17", "18-39", "40-64", "65+"]
-findings = ["opacity"]
-minutes = 600
-bins = 10
-l2_cells = 1
-"""
-
-
-def exit_code(error):
-    return 3 if isinstance(error, RefusedError) else 5 if isinstance(error, UnavailableError) else 4
-
-
-def edge(*arguments, code=0):
-    done = CliRunner().invoke(cli, [str(one) for one in arguments])
-    if isinstance(done.exception, BedsideError):
-        assert exit_code(done.exception) == code, done.exception
-        return ""
-    assert done.exit_code == code, done.output
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
