@@ -47,6 +47,8 @@ _HINTS = {
     "store-unavailable": "the state folder is one that this user may write, for one box at a time",
     "evidence-damaged": "`bedside-edge evidence check` says where; keep the disk as it is, "
     "compare with the hub's copy, and restore",
+    "evidence-gap": "docs/witness.md: decide which copy goes on, then "
+    "`bedside-edge evidence continue`",
     "unknown-statistic": "`bedside-edge privacy catalogue` lists them; there are no free queries",
     "disk-full": "free space, or lower [disk] min_free_bytes if you know why",
 }
