@@ -3,7 +3,7 @@
 Made from the document alone, so whoever holds the document can make the page and compare.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from bedside_core.errors import InvalidInputError
@@ -193,7 +193,7 @@ def _facts(facts: Iterable[tuple[str, str]]) -> str:
     return f"<table>{lines}</table>"
 
 
-def _rows(heads: tuple[str, ...], rows: list[tuple[str, ...]], grey: list[bool]) -> str:
+def _rows(heads: Sequence[str], rows: Sequence[Sequence[str]], grey: Sequence[bool]) -> str:
     top = "".join(f"<th{_side(place)}>{word}</th>" for place, word in enumerate(heads))
     lines = []
     for cells, dull in zip(rows, grey, strict=True):
