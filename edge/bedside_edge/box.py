@@ -140,6 +140,7 @@ class Box:
             policy=enough,
             times=Times(hour=config.evidence.witness_hour, alarm_h=config.evidence.witness_alarm_h),
             incident=self._found,
+            seen=lambda at: self.privacy.budget.witnessed(at),
         )
         self.consents = consent_service(config, self.state, self.clock, self.bell.ring)
         self.gate.standing = self.consents.standing
@@ -205,6 +206,7 @@ class Box:
         )
         self._desk = Loop(self.rights, self.bell)
         self.privacy = privacy_services(config, folder, self.state, self.gate)
+        self.privacy.nights.witnessed = self.witnessing.witnessed
         self._nights = Loop(self.privacy.nights, self.bell)
         self._sweeper = Loop(self.keeping.retention, self.bell)
         self._clocks = Loop(self.incidents, self.bell)

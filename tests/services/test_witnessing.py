@@ -207,6 +207,21 @@ def test_nights(at, expected):
     assert next_night(at, 1) == expected
 
 
+def test_the_privacy_ledger_learns_that_every_charge_was_seen(scene):
+    seen: list[int] = []
+    client = scene.client(scene.a, seen=seen.append)
+    client.step()
+    client.step()
+    assert seen == [scene.w.clock.now()], "the witness's time, once for a checkpoint"
+    scene.a.state.evidence.outgoing_checkpoint()
+    scene.a.state.evidence.append(Event(kind=Kind.RELEASE, actor=BOX))  # after what is sent
+    client.step()
+    assert client.status().quorum
+    assert len(seen) == 1, "this charge no witness has seen"
+    client.sync()
+    assert len(seen) == 2
+
+
 # --- restored, cloned, rolled back ---------------------------------------------------------------
 
 
@@ -216,6 +231,7 @@ def gap_of(party: Party):
         party.state.evidence.checkpoint()
     with pytest.raises(EvidenceGapError):
         party.state.evidence.outgoing_checkpoint()
+    assert party.state.ledger.locked(), "nor is anything released"
     party.work()  # what happens is still written down
     return party.log.gap()
 

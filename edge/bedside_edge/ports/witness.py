@@ -210,6 +210,14 @@ class WitnessedLog(Protocol):
         """Return name and key id of every cosignature kept for a size."""
         ...
 
+    def cosignatures(self, size: int) -> bytes:
+        """Return the cosignature lines kept for a size."""
+        ...
+
+    def charged_since(self, size: int) -> bool:
+        """Whether the privacy ledger charged anything from `size` on."""
+        ...
+
     def stirred_since(self, size: int) -> bool:
         """Whether an incident, update, policy change, seal or release was logged from `size` on."""
         ...

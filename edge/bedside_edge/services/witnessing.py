@@ -106,6 +106,7 @@ class Witnessing:
         policy: WitnessPolicy | None = None,
         times: Times | None = None,
         incident: Callable[[str], str] = lambda reason: "",
+        seen: Callable[[int], None] = lambda at: None,
     ) -> None:
         """Stand on the ports.
 
@@ -116,8 +117,11 @@ class Witnessing:
             policy: who is enough; every key of every witness when None.
             times: when to ask.
             incident: opens an incident, told why; returns its id.
+            seen: told the witnesses' time, ms, when enough of them have seen every charge of the
+                privacy ledger.
         """
         self._store, self._clock, self._incident = store, clock, incident
+        self._seen = seen
         self._witnesses = tuple(witnesses)
         self._policy = policy or everybody(witnesses)
         self._times = times or Times()
@@ -173,13 +177,15 @@ class Witnessing:
         sent = self._store.last_outgoing()
         if sent is None:
             return
-        standings = self._store.standings()
+        standings, before = self._store.standings(), self._met(sent[0])
         for witness in self._witnesses:
             if self._store.locked:
                 self._tell_gap()
                 return
             if hurry or self._rested(standings, witness):
                 self._send(witness, *sent)
+        if self._met(sent[0]) and not before:
+            self._tell_seen(*sent)
         self._mind_quorum(*sent)
 
     def _due(self) -> bool:
@@ -324,6 +330,20 @@ class Witnessing:
         )
         if made := self._incident(reason):
             self._store.gap_told(made)
+
+    def _tell_seen(self, size: int, note: bytes) -> None:
+        """Tell whoever counts what no witness saw; a charge made meanwhile waits for the next."""
+        if self._store.charged_since(size):
+            return
+        keys = [key for witness in self._witnesses for key in witness.keys]
+        whole = note + self._store.cosignatures(size)
+        opened = open_checkpoint(whole, self._store.origin, self._store.keys, keys)
+        # the earliest of their times: one witness with a clock ahead opens nothing before its time
+        at = 1000 * min(signer.time for signer in opened.signers if signer.key in keys)
+        try:
+            self._seen(at)
+        except BedsideError as error:
+            log.warning("privacy ledger not told", extra={"code": error.code})
 
     def _mind_quorum(self, size: int, note: bytes) -> None:
         if self._met(size):

@@ -96,9 +96,21 @@ class SqliteWitnessed:
 
         return self._database.read(look)
 
+    def cosignatures(self, size: int) -> bytes:
+        """Return the cosignature lines kept for a size."""
+        at = self._log.base + size
+        return self._database.read(lambda c: rows.cosignatures(c, at))
+
     def stirred_since(self, size: int) -> bool:
         """Whether something was logged from `size` on that witnesses see before the night."""
-        found = self._log.newest(limit=1, kinds=STIRRING)
+        return self._since(size, STIRRING)
+
+    def charged_since(self, size: int) -> bool:
+        """Whether the privacy ledger charged anything from `size` on."""
+        return self._since(size, (Kind.RELEASE,))
+
+    def _since(self, size: int, kinds: Sequence[Kind]) -> bool:
+        found = self._log.newest(limit=1, kinds=kinds)
         return bool(found) and found[0].index >= self._log.base + size
 
     # --- the gap -----------------------------------------------------------------------------
