@@ -125,6 +125,7 @@ def open_checkpoint(data, log_keys, witness_keys, quorum):
     need(len(fields) == 4 and not fields[3], "the checkpoint has not three lines")
     origin, size, root = fields[0], number(fields[1]), unbase64(fields[2])
     need(len(root) == 32, "the root hash has not 32 bytes")
+    need(log_keys, "no key of the log was given: without one nothing is proven")
     need(all(key.name == origin for key in log_keys), f"the checkpoint is of {origin!r}")
     signed = {}
     for line in lines:

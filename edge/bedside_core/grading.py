@@ -26,6 +26,8 @@ MOST_RULES: Final = 200
 MOST_VALUES: Final = 500
 _MOST_BYTES: Final = 256 << 10
 
+# Full-width forms and the wide space, as Chinese keyboards write Latin letters and digits
+_NARROW: Final = {code + 0xFEE0: code for code in range(0x21, 0x7F)} | {0x3000: 0x20}
 _LISTS: Final = ("modality", "body_part", "codes", "words", "source")
 _ALLOWED: Final = frozenset({"name", "grade", "age_below", "burned_in", *_LISTS})
 
@@ -302,7 +304,8 @@ def _met(key: str, wanted: frozenset[str], seen: Described) -> bool:
 
 
 def _folded(key: str, value: str) -> str:
-    """Sources compare as written; other words regardless of case and spacing."""
+    """Sources compare as written; other words regardless of case, spacing and width."""
     if key == "source":
         return value
+    value = value.translate(_NARROW)
     return " ".join(value.casefold().split()) if key == "words" else plain(value)

@@ -58,18 +58,19 @@ def refuse_deep(text: str) -> None:
         InvalidPolicyError: too many open brackets, or too long a chain in one statement.
     """
     depth = links = 0
-    for token in _TOKEN.findall(text):
-        if token in ("(", "[", "{"):
+    for found in _TOKEN.findall(text):
+        if found in ("(", "[", "{"):
             depth += 1
-        elif token in (")", "]", "}"):
+        elif found in (")", "]", "}"):
             depth -= 1
-        elif token == ";":
+        elif found == ";":
             links = 0
-        elif token[0] not in '"/':  # neither text nor comment
+        elif found[0] not in '"/':  # neither text nor comment
             links += 1
         if depth > MOST_DEPTH or links > MOST_LINKS:
             raise InvalidPolicyError(
-                f"policy: nested too deeply: a statement has at most {MOST_DEPTH} open brackets and {MOST_LINKS} links"
+                f"policy: nested too deeply: a statement has at most {MOST_DEPTH} open brackets"
+                f" and {MOST_LINKS} operators"
             )
 
 

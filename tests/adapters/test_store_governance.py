@@ -16,7 +16,7 @@ from bedside_core.errors import (
 )
 from bedside_core.evidence.entry import Kind
 from bedside_core.grading import Lowering, parse_grading
-from bedside_edge.ports import Outcome
+from bedside_edge.ports import Filing, Outcome
 from bedside_edge.ports.policy import StoredPolicy
 from bedside_edge.services.grading import GradingService, describe
 from bedside_edge.system.policy_cedar import shipped_grading
@@ -68,6 +68,16 @@ def kinds(state, kind):
 
 
 # --- grades ------------------------------------------------------------------------------------
+
+
+def test_the_same_object_from_a_stricter_sender_raises_the_grade_and_none_lowers_it(state):
+    def sent(source, grade):
+        (filed,) = state.studies.file([replace(arrival(state, source=source), grade=grade)])
+        return filed.outcome, facts(state, filed.study_id).grade
+
+    assert sent("PACS", 4) == (Filing.STORED, 4)
+    assert sent("CLINIC", 5) == (Filing.DUPLICATE, 5)
+    assert sent("OTHER", 3) == (Filing.DUPLICATE, 5)
 
 
 def test_a_study_has_the_highest_grade_of_its_instances_and_so_has_what_is_made_of_it(state):

@@ -51,12 +51,20 @@ def grading(text: str = TEXT + RHO):
     return parse_grading(text.encode())
 
 
+def wide(text: str) -> str:
+    """The text in full-width letters, as a Chinese keyboard may write it."""
+    return "".join("\u3000" if one == " " else chr(ord(one) + 0xFEE0) for one in text)
+
+
 @pytest.mark.parametrize(
     ("seen", "grade", "rule"),
     [
         (Described(), 4, ""),
         (Described(texts=("Chest, hiv follow-up",)), 5, "special"),
         (Described(texts=("", "known morbus x")), 5, "special"),
+        (Described(texts=(wide("HIV") + "随访",)), 5, "special"),
+        (Described(texts=(wide("morbus x"),)), 5, "special"),
+        (Described(codes=(wide("B20"),)), 5, "code"),
         (Described(codes=("A1", "b20")), 5, "code"),
         (Described(codes=("B201",)), 4, ""),
         (Described(age_years=13, source="CLINIC"), 4, "child of the clinic"),

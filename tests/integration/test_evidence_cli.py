@@ -263,6 +263,12 @@ def test_the_single_file_verifier_proves_it_without_the_product(proof, keys, hub
     )
 
 
+def test_the_single_file_verifier_proves_nothing_without_a_key(proof, tmp_path):
+    empty = tmp_path / "box.vkeys"
+    empty.write_text("")
+    assert "no key of the log" in alone(proof, "--vkey", empty, code=1)
+
+
 def test_the_single_file_verifier_is_one_short_file():
     lines = VERIFIER.read_text().splitlines()
     assert len(lines) < 250

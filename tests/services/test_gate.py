@@ -1,6 +1,7 @@
 """The gate: facts gathered, the policy asked, evidence left, nothing passed by."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -18,7 +19,7 @@ from bedside_core.errors import (
 from bedside_core.evidence.entry import Kind
 from bedside_core.policy import PAYLOAD_TYPE, parse_source
 from bedside_core.signatures import countersigned, seal_envelope
-from bedside_core.uses import ActorKind, Incident, Purpose, Target, Thing, Use
+from bedside_core.uses import ActorKind, Cause, Incident, Purpose, Target, Thing, Use
 from bedside_edge.ports import Way
 from bedside_edge.ports.governance import Standing
 from bedside_edge.services.gate import BOX, asker_of
@@ -26,7 +27,7 @@ from bedside_edge.services.policies import PolicyService
 from bedside_edge.system.policy_cedar import shipped_source
 from support.evidence_log import HUB_ED, LOG_ED
 from support.fake_clock import FakeClock
-from support.memory_governance import MemoryGovernance, compiled, shipped
+from support.memory_governance import MemoryGovernance, PlainPolicy, compiled, shipped
 
 READER = asker_of(
     Actor(actor_id="person:ada", name="Lovelace^Ada", roles=frozenset({Role.RADIOLOGIST}))
@@ -68,6 +69,20 @@ def test_a_decision_is_evidence_with_policy_and_facts_and_names_no_study_in_plai
     assert payload["asked"] == found.asked
     assert payload["rules"] == ["view-by-reader"]
     assert payload["ask"]["data"]["grade"] == 4
+
+
+def test_a_policy_that_failed_once_is_asked_again(house):
+    held, down = house.gate.policy, [True]
+
+    class Failing(PlainPolicy):
+        def decide(self, ask):
+            found = held.decide(ask)
+            return replace(found, permitted=False, cause=Cause.ERROR) if down[0] else found
+
+    house.gate.use(Failing(shipped(), lambda _: None))
+    assert not house.gate.study(Use.VIEW, READER, "study-1").permitted
+    down[0] = False
+    assert house.gate.study(Use.VIEW, READER, "study-1").permitted
 
 
 def test_a_refusal_is_evidence_too(house):

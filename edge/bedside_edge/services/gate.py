@@ -299,6 +299,8 @@ class Gate:
                 kept.move_to_end(ask)
                 return found
         found = policy.decide(ask)
+        if found.cause is Cause.ERROR:
+            return found  # the next ask may get an answer
         with self._lock:
             kept[ask] = found  # of the policy that decided: `use` makes a new dictionary
             while len(kept) > _KEPT:

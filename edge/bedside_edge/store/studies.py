@@ -36,6 +36,8 @@ from bedside_edge.store.headers import pack, unpack
 from bedside_edge.store.rules import CompletionRules, new_id
 from bedside_edge.store.subjects import SqliteSubjects, subject_lookup
 
+_STRICTER: Final = """
+  UPDATE instances SET grade = ?1 WHERE instance_id = ?2 AND grade < ?1 AND source <> ?3"""
 CONFLICT_ALARM: Final = "conflicting-instance"
 TWO_STUDIES_ALARM: Final = "instance-in-two-studies"
 _CACHED_KEYS: Final = 1024
@@ -251,6 +253,8 @@ class SqliteStudies:
         here = [(instance, digest) for instance, study, digest in held if study == study_id]
         for instance_id, digest in here:
             if digest == ticket.digest:
+                # by a rule about its sender the same object may be stricter than it came first
+                c.execute(_STRICTER, (arrival.grade, instance_id, arrival.source))
                 return Filed(outcome=Filing.DUPLICATE, study_id=study_id, instance_id=instance_id)
         instance_id = new_id(self._random)
         state = InstanceState.SECOND if here else InstanceState.HELD
