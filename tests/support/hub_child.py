@@ -33,13 +33,18 @@ class DyingStore(HubStore):
         if changed and not DyingStore.before:
             self.count()
 
+    def refused(self, *args):
+        held, DyingStore.left = DyingStore.left, 0  # a refusal is no step of a round
+        super().refused(*args)
+        DyingStore.left = held
+
     def put(self, *args):
         super().put(*args)
         self.count()
 
     def count(self):
         DyingStore.left -= 1
-        if DyingStore.left == 0:
+        if DyingStore.left == 0:  # below zero: not counting
             os.kill(os.getpid(), signal.SIGKILL)
 
 

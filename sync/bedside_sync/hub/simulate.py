@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from fractions import Fraction
+from multiprocessing import get_context
 from typing import Final
 
 import numpy as np
@@ -123,7 +124,9 @@ def simulate(
     square, upload, add_s = 0.0, 0, 0.0
     seconds: list[float] = []
     reports: list[tuple[Report, tuple[bytes, ...]]] = []
-    with ProcessPoolExecutor(initializer=_start, initargs=(world,)) as pool:
+    # a forked child of a process that has used nng dies: its threads are not there
+    spawn = get_context("spawn")
+    with ProcessPoolExecutor(mp_context=spawn, initializer=_start, initargs=(world,)) as pool:
         done = 0
         for shard in pool.map(_run_shard, shards):
             total += shard.total
