@@ -167,6 +167,7 @@ def command(*arguments: str, said: str = ""):
     return CliRunner().invoke(cli, ["evidence", *arguments], input=said)
 
 
+@pytest.mark.slow  # tests/services/test_witnessing.py holds the same without processes
 def test_yesterdays_backup_locks_and_goes_on_under_a_new_name(house, witness):
     with running_box(house.folder, house.settings) as box:
         assert sync(box)["quorum"]
