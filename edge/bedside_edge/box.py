@@ -206,7 +206,6 @@ class Box:
         )
         self._desk = Loop(self.rights, self.bell)
         self.privacy = privacy_services(config, folder, self.state, self.gate)
-        self.privacy.nights.witnessed = self.witnessing.witnessed
         self._nights = Loop(self.privacy.nights, self.bell)
         self._sweeper = Loop(self.keeping.retention, self.bell)
         self._clocks = Loop(self.incidents, self.bell)
