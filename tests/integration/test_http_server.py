@@ -374,7 +374,7 @@ def reader():
     def large():
         return Response(bytes(LARGE))
 
-    with HttpServer(box.app, upload_idle_s=0.4) as server, socket.socket() as connection:
+    with HttpServer(box.app, upload_idle_s=1.0) as server, socket.socket() as connection:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
         connection.settimeout(DEADLINE_S)
         connection.connect(("127.0.0.1", server.port))
