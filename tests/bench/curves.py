@@ -1,11 +1,10 @@
 """`python -m bench.curves`: cost of the secure sum over boxes and words, drawn as one SVG.
 
 Each point is one simulated round with a tenth of the boxes missing; a round that is not exact
-stops the run. Times are wall clock of one process; the machine's load is written beside them.
+stops the run. Times are each role's own processor time.
 """
 
 import math
-import os
 import sys
 from pathlib import Path
 
@@ -27,9 +26,8 @@ def main() -> int:
     """Measure and draw."""
     wide = [_round(boxes, 100_000) for boxes in _BOXES]
     long = [_round(100, words) for words in _WORDS]
-    load = os.getloadavg()[0]
     out = Path(sys.argv[1]) if len(sys.argv) > 1 else OUT
-    out.write_text(draw(wide, long, load), encoding="utf-8")
+    out.write_text(draw(wide, long), encoding="utf-8")
     sys.stdout.write(f"wrote {out.name}\n")
     return 0
 
@@ -41,7 +39,7 @@ def _round(boxes: int, words: int) -> Outcome:
     return outcome
 
 
-def draw(wide: list[Outcome], long: list[Outcome], load: float) -> str:
+def draw(wide: list[Outcome], long: list[Outcome]) -> str:
     """Return the picture."""
     width = 2 * (_WIDTH + _LEFT) + 40
     body = _panel(0, "100,000 words", "boxes", [one.boxes for one in wide], wide)
@@ -57,7 +55,7 @@ def draw(wide: list[Outcome], long: list[Outcome], load: float) -> str:
         'aria-label="Seconds per role over boxes and over words">'
         f'<rect width="{width}" height="380" fill="#fff"/>'
         '<text x="70" y="22" font-size="15">Secure sum, m = 4, t = 1, a tenth dropped: '
-        f"seconds (load {load:.1f})</text>{body}{legend}</svg>\n"
+        f"seconds of processor time</text>{body}{legend}</svg>\n"
     )
 
 

@@ -45,7 +45,11 @@ Progress = Callable[[str, int, int], None]  # stage, done, of
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a simulated round came to. Times are seconds of wall clock, bytes are per box."""
+    """What a simulated round came to. Bytes are per box.
+
+    Times of a role are seconds of its own processor time, so a busy machine does not change them;
+    `total_s` is wall clock.
+    """
 
     boxes: int
     dropped: int
@@ -145,9 +149,9 @@ def simulate(
         for number, answer in enumerate(pool.map(_run_helper, asked), start=1):
             answers.append(answer)
             told("helpers", number, len(present))
-    began = time.perf_counter()
+    began = time.thread_time()
     opened = _open(world, reports, total, answers)
-    hub_s = time.perf_counter() - began
+    hub_s = time.thread_time() - began
     planned = float(world.manifest.sigma2) * len(names) * words
     return Outcome(
         boxes=boxes,
@@ -260,7 +264,7 @@ def _run_shard(names: list[str]) -> _Shard:
             square += float(np.dot(drawn, drawn))
             noisy += drawn
         plain += noisy
-        started = time.perf_counter()
+        started = time.thread_time()
         sealed = make_report(
             manifest,
             box=name,
@@ -269,10 +273,10 @@ def _run_shard(names: list[str]) -> _Shard:
             code=bytes(32),
             sign=Ed25519PrivateKey.from_private_bytes(world.keys[name]).sign,
         )
-        seconds.append(time.perf_counter() - started)
-        started = time.perf_counter()
+        seconds.append(time.thread_time() - started)
+        started = time.thread_time()
         running.add(sealed.report, sealed.masked)
-        add_s += time.perf_counter() - started
+        add_s += time.thread_time() - started
         size = sealed.masked.nbytes + len(sealed.report.encode()) + sum(map(len, sealed.envelopes))
         upload = max(upload, size)
         shard_reports.append(sealed.report)
@@ -300,7 +304,7 @@ def _run_helper(asked: tuple[str, bytes, list[tuple[Report, tuple[bytes, ...]]]]
     name, round_key, reports = asked
     world = _here[0]
     manifest = world.manifest
-    started = time.perf_counter()
+    started = time.thread_time()
     sign = Ed25519PrivateKey.from_private_bytes(world.keys[name]).sign
     only = [report for report, _ in reports]
     wanted = committee.check_set(manifest, world.roster, only, receipts=frozenset())
@@ -312,9 +316,7 @@ def _run_helper(asked: tuple[str, bytes, list[tuple[Report, tuple[bytes, ...]]]]
         for report, envelopes in reports
     }
     unmasked = committee.unmask(manifest, wanted, helper=name, seeds=seeds, sign=sign)
-    return _Answer(
-        cosignature=cosignature, unmasked=unmasked, seconds=time.perf_counter() - started
-    )
+    return _Answer(cosignature=cosignature, unmasked=unmasked, seconds=time.thread_time() - started)
 
 
 def _open(

@@ -203,7 +203,10 @@ def simulate(
             ("upload", f"{outcome.upload_bytes / 1e6:.3f} MB a box"),
             ("hub", f"{outcome.add_s:.2f} s adding, {outcome.hub_s:.3f} s opening"),
             ("helper", f"{outcome.helper_s:.3f} s, the slowest"),
-            ("noise", f"{outcome.noise_variance:.4f} of the planned variance"),
+            (
+                "noise",
+                "left out" if no_noise else f"{outcome.noise_variance:.4f} of the planned variance",
+            ),
             ("rho", f"{outcome.rho / UNITS:.4g}"),
             ("in all", f"{outcome.total_s:.1f} s"),
         ]
