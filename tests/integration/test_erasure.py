@@ -463,3 +463,22 @@ def test_a_patient_without_studies_left_is_not_erased_unasked(folder):
     assert isinstance(CliRunner().invoke(cli, command).exception, NotPermittedError)
     with opened(folder) as state:
         assert len(state.subjects.commitment_key(two)) == 32
+
+
+def test_nothing_of_a_request_under_an_idempotency_key_outlives_its_study(folder):
+    with opened(folder) as state:
+        one, two = fill(state), fill(state, "PATIENT-2", "1.2.840.66666")
+        for study in (one, two):
+            (job,) = [j for j in state.jobs.jobs() if j.study_id == study]
+            assert state.requests.begin("token:1", "analyze", study, b"digests of images", T0) == ""
+            state.requests.finish("token:1", "analyze", study, job.job_id)
+        query = "SELECT digest FROM requests"
+        ((digest,), _) = state.database.read(lambda c: c.execute(query).fetchall())
+        state.erasure.erase(state.erasure.plan_study(one), reason="request", actor="t:1")
+        assert len(state.database.read(lambda c: c.execute(query).fetchall())) == 1
+        again = state.requests.begin("token:1", "analyze", one, b"digests of images", T0)
+        assert again == "", "the same request makes a new study"
+        state.erasure.erase(state.erasure.plan_study(two), reason="request", actor="t:1")
+        state.requests.forget("token:1", "analyze", one)
+        state.erasure.compact(always=True)
+        assert search(folder, {"digest": digest.encode()}) == set()

@@ -10,11 +10,18 @@ from typing import Final
 
 _OF_RESULTS: Final = "result_id IN (SELECT result_id FROM results WHERE study_id = ?)"
 _OF_STUDY: Final = "study_id = ?"
+# A request under an Idempotency-Key keeps a keyed hash of what it carried: images, a sign-off
+_OF_ANSWERS: Final = """subject IN (
+  SELECT ?1 UNION ALL SELECT job_id FROM jobs WHERE study_id = ?1
+  UNION ALL SELECT result_id FROM results WHERE study_id = ?1
+  UNION ALL SELECT review_id FROM reviews WHERE study_id = ?1
+  UNION ALL SELECT delivery_id FROM deliveries WHERE study_id = ?1)"""
 
 # In this order: a row goes before the row it refers to. The log's own rows about a study
 # (`entry_about`) go through EvidenceLog.forget.
 STUDY_ROWS: Final[Mapping[str, str]] = MappingProxyType(
     {
+        "requests": _OF_ANSWERS,
         "reviews": _OF_STUDY,
         "workitems": _OF_STUDY,
         "deliveries": _OF_STUDY,
