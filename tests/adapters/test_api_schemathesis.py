@@ -23,9 +23,15 @@ from schemathesis.specs.openapi.checks import (
 from bedside_core.access import Action, Actor, Role, actions_of
 from bedside_edge.api.app import openapi_document
 from bedside_edge.config import Config
-from bedside_edge.state_folder import keeping_service
+from bedside_edge.state_folder import (
+    consent_service,
+    incident_service,
+    keeping_service,
+    rights_service,
+)
 from support.http_box import HERE, HttpBox, multipart, related
 from support.outputs import MemoryArchive, publishing_box
+from support.state_houses import FolderHouse, opened
 from support.synthetic import data_set, noise, part10
 
 READER = Actor(
@@ -106,8 +112,25 @@ def world(tmp_path_factory) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("schema")
     with publishing_box(folder / "state", MemoryArchive()) as box:
         keeping = keeping_service(Config(), box.state, box.clock, lambda _: True)
-        with HttpBox(outgoing=box, keeping=keeping) as http:
-            yield World(box, http)
+        # a folder of their own: a box that was asked to seal itself answers little else
+        with opened(FolderHouse(folder / "desk")) as desk:
+            incidents = incident_service(Config(), desk, box.clock)
+            rights = rights_service(
+                Config(),
+                desk,
+                box.clock,
+                consent_service(Config(), desk, box.clock),
+                reviews=lambda _: [],
+                erase=lambda *_: "",
+            )
+            with HttpBox(
+                outgoing=box,
+                keeping=keeping,
+                incidents=incidents,
+                witness=witness_service(desk, box.clock, OsRandom(), lambda _: None),
+                witnessing=Witnessing(desk.witnessed, [], box.clock),
+                rights=rights) as http:
+                yield World(box, http)
 
 
 def examine(world: World, label: str, peer: Actor | None, count: int) -> None:

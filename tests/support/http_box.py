@@ -335,6 +335,10 @@ class HttpBox:
         work_rows: Any = None,
         privacy: Any = None,  # support.privacy_desk has one over a real ledger
         keeping: Any = None,  # erasure and retention are tested over a real folder
+        incidents: Any = None,
+        witness: Any = None,  # tests/services/test_witnessing.py has both over real folders
+        witnessing: Any = None,
+        rights: Any = None,
         **settings: Any,
     ) -> None:
         self.outgoing = outgoing
@@ -391,6 +395,10 @@ class HttpBox:
             access=self.access,
             gate=self.governance.gate,
             keeping=cast("Any", keeping),
+            incidents=incidents,
+            witness=witness,
+            witnessing=witnessing,
+            rights=rights,
             policies=self.governance.policies,
             grading=self.governance.grading,
             evidence=EvidenceService(self.log, FixedClock(), checkpoint_s=3600),
