@@ -38,7 +38,9 @@ _NOTICE_MS: Final = 100  # how soon a waiting thread notices that the server clo
 
 # The package ends the library at exit while its own thread may still be freeing a connection:
 # about one process in 60 aborted (measured). The operating system frees it all anyway.
-atexit.unregister(getattr(pynng.nng, "_pynng_atexit", None))
+_AT_EXIT: Callable[[], None] | None = getattr(pynng.nng, "_pynng_atexit", None)
+if _AT_EXIT is not None:
+    atexit.unregister(_AT_EXIT)
 
 _SCHEME: Final = "tls+tcp://"
 _TLS: Final = pynng.TLSConfig
