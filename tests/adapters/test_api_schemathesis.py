@@ -23,12 +23,15 @@ from schemathesis.specs.openapi.checks import (
 from bedside_core.access import Action, Actor, Role, actions_of
 from bedside_edge.api.app import openapi_document
 from bedside_edge.config import Config
+from bedside_edge.services.witnessing import Witnessing
 from bedside_edge.state_folder import (
     consent_service,
     incident_service,
     keeping_service,
     rights_service,
+    witness_service,
 )
+from bedside_edge.system.random_os import OsRandom
 from support.http_box import HERE, HttpBox, multipart, related
 from support.outputs import MemoryArchive, publishing_box
 from support.state_houses import FolderHouse, opened
@@ -129,7 +132,8 @@ def world(tmp_path_factory) -> Iterator[World]:
                 incidents=incidents,
                 witness=witness_service(desk, box.clock, OsRandom(), lambda _: None),
                 witnessing=Witnessing(desk.witnessed, [], box.clock),
-                rights=rights) as http:
+                rights=rights,
+            ) as http:
                 yield World(box, http)
 
 

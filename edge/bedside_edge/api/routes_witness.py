@@ -140,6 +140,14 @@ def _add_protocol(
         response_class=Response,
         responses={
             **note,
+            # the protocol's own refusals are a word; the service's, as everywhere, a problem
+            **{
+                status: {
+                    "content": {NOTE_TYPE: {}, "application/problem+json": {}},
+                    "description": "the protocol, or the service, refuses",
+                }
+                for status in (400, 403, 404, 422)
+            },
             409: {
                 "content": {"text/x.tlog.size": {}},
                 "description": "another size was cosigned last",
