@@ -6,7 +6,7 @@ from io import BytesIO
 import pytest
 from pydicom import dcmread
 
-from bedside_core.errors import NotFoundError, WrongStateError
+from bedside_core.errors import NotFoundError, NotPermittedError, WrongStateError
 from bedside_core.review import Review, ReviewKind
 from bedside_edge.services.outputs import DeliveryState, Kind, Occasion, SendRules
 from support.outputs import MemoryArchive, publishing_box
@@ -68,6 +68,23 @@ def test_a_restart_in_the_middle_loses_nothing_and_repeats_nothing(folder):
     with publishing_box(folder / "state", archive, clock=clock) as box:
         box.run_for(60_000)
         assert archive.arrived == [*uids(box, first), *uids(box, second)]
+
+
+def test_a_box_sealed_in_the_middle_of_a_batch_sends_nothing_more_until_it_is_opened(folder):
+    archive = MemoryArchive()
+    with publishing_box(folder / "state", archive) as box:
+        results = [box.analysed(study=number) for number in (1, 2)]
+
+        def sealed_after_the_first(_study_id):
+            if archive.arrived:
+                raise NotPermittedError("the box is sealed", ("sealed",))
+
+        box.permit = sealed_after_the_first
+        box.run_for(30_000)
+        assert len(archive.arrived) == 1
+        box.permit = lambda _study_id: None
+        box.run_for(120_000)
+        assert archive.arrived == [one for result in results for one in uids(box, result)]
 
 
 def test_an_answer_that_got_lost_is_asked_for_again_under_the_same_uid(folder):

@@ -1,6 +1,6 @@
 """A simulated archive, a plain object writer, and a box's publishing side over a real store."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
@@ -167,6 +167,7 @@ class Box:
             wake=self.bell.ring,
         )
         self.counted: list[tuple[str, str]] = []
+        self.permit: Callable[[str], None] = lambda _study_id: None
         self.workers = {archive.name: self._worker(archive) for archive in archives}
         self.deliveries = Deliveries(self.state.outputs, self.workers, self.clock, self.bell)
         self.pulls = PullService(self.ingest, {"memory": MemoryStudies()})
@@ -180,6 +181,7 @@ class Box:
             clock=self.clock,
             rules=SendRules(),
             count=lambda name, outcome: self.counted.append((name, outcome)),
+            permit=lambda study_id: self.permit(study_id),
         )
 
     def take(self, data: bytes) -> str:

@@ -118,11 +118,7 @@ class DeliveryWorker:
         except StoreUnavailableError:
             raise  # the box's trouble, not the object's: the loop waits and looks again
         except BedsideError as error:
-            now = self._clock.now()
-            # a sealed box is unsealed one day; everything else waits for a person
-            due = now + _SEALED_MS if SEALED in getattr(error, "rules", ()) else None
-            self._outputs.failed(delivery.delivery_id, error.code, now, due)
-            self._note("delivery held back", delivery, error.code)
+            self._hold_back(delivery, error)
             return None
         return _Load(delivery, output.sop_class_uid, data)
 
@@ -137,9 +133,23 @@ class DeliveryWorker:
         except DestinationUnavailableError as error:
             self._pause(error.code)
 
+    def _hold_back(self, delivery: Delivery, error: BedsideError) -> None:
+        now = self._clock.now()
+        # a sealed box is unsealed one day; everything else waits for a person
+        due = now + _SEALED_MS if SEALED in getattr(error, "rules", ()) else None
+        self._outputs.failed(delivery.delivery_id, error.code, now, due)
+        self._note("delivery held back", delivery, error.code)
+
     def _one(self, session: Session, load: _Load) -> bool:
         """Send one object; False when later ones of its study have to wait."""
         delivery, now = load.delivery, self._clock.now()
+        try:
+            self._permit(delivery.study_id)  # the box may have been sealed since it was loaded
+        except StoreUnavailableError:
+            raise
+        except BedsideError as error:
+            self._hold_back(delivery, error)
+            return False
         try:
             self._outputs.attempt(delivery.delivery_id, now)
         except WrongStateError:
