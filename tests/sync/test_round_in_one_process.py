@@ -294,6 +294,19 @@ def test_a_late_report_is_told_so_and_changes_nothing(world):
     assert role.finish("round-1", record, world.among.roster, bytes(32)) is Box.EXCLUDED
 
 
+def test_a_box_that_never_heard_its_receipt_gets_it_after_the_close(world):
+    for box in world.vectors:
+        world.report(box)
+    (world.folder / "box-4" / "box" / "round-1" / "receipt").unlink()
+    world.close()
+    world.run_helpers(rounds=1)
+    assert world.store.state("round-1") is Hub.CLOSED
+    world.report("box-4")
+    assert world.box("box-4").state("round-1") is Box.ACKED
+    world.run_helpers()
+    assert (world.total() == world.expected()).all()
+
+
 def test_a_site_withdraws_before_close_and_not_after(world):
     for box in world.vectors:
         world.report(box)
