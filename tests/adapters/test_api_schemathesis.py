@@ -6,6 +6,7 @@ with a real store behind jobs, results, sign-off and deliveries.
 """
 
 from collections.abc import Iterator
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -34,6 +35,8 @@ from bedside_edge.state_folder import (
 from bedside_edge.system.random_os import OsRandom
 from support.http_box import HERE, HttpBox, multipart, related
 from support.outputs import MemoryArchive, publishing_box
+from support.privacy_desk import privacy_over
+from support.privacy_house import OFFICER, Hospital
 from support.state_houses import FolderHouse, opened
 from support.synthetic import data_set, noise, part10
 
@@ -116,7 +119,7 @@ def world(tmp_path_factory) -> Iterator[World]:
     with publishing_box(folder / "state", MemoryArchive()) as box:
         keeping = keeping_service(Config(), box.state, box.clock, lambda _: True)
         # a folder of their own: a box that was asked to seal itself answers little else
-        with opened(FolderHouse(folder / "desk")) as desk:
+        with opened(FolderHouse(folder / "desk")) as desk, ExitStack() as stack:
             incidents = incident_service(Config(), desk, box.clock)
             rights = rights_service(
                 Config(),
@@ -126,7 +129,12 @@ def world(tmp_path_factory) -> Iterator[World]:
                 reviews=lambda _: [],
                 erase=lambda *_: "",
             )
+            (folder / "privacy").mkdir()
+            house = Hospital(folder / "privacy").founded()
+            stack.callback(house.close)
+            released = house.service.release(house.ask("prevalence"), OFFICER)
             with HttpBox(
+                privacy=privacy_over(house),
                 outgoing=box,
                 keeping=keeping,
                 incidents=incidents,
@@ -134,7 +142,9 @@ def world(tmp_path_factory) -> Iterator[World]:
                 witnessing=Witnessing(desk.witnessed, [], box.clock),
                 rights=rights,
             ) as http:
-                yield World(box, http)
+                world = World(box, http)
+                world.known["fingerprint"] = [released.fingerprint]
+                yield world
 
 
 def examine(world: World, label: str, peer: Actor | None, count: int) -> None:

@@ -8,6 +8,8 @@ from bedside_edge.services.privacy import PrivacyServices
 from bedside_edge.services.privacy_desk import PrivacyDesk
 from bedside_edge.services.release import Origin
 from bedside_edge.services.slots import SlotRule, Slots
+from bedside_edge.store.local_answers import SqliteLocalAnswers
+from bedside_edge.store.sealing import Box
 from support.evidence_log import LOG_ED, ORIGIN
 from support.privacy_house import Hospital
 
@@ -34,7 +36,11 @@ def privacy_over(house: Hospital, ticking: Ticking | None = None) -> PrivacyServ
     """Return the services a box has, over the house's stores; slots on the test's own time."""
     ticking = ticking or Ticking()
     slots = Slots(ticking, SlotRule(), wait=ticking.wait)
-    local = cast("LocalAnswerService", SimpleNamespace())  # has tests of its own
+    store = SqliteLocalAnswers(
+        house.database, house.keys, lambda c, study_id: Box(bytes(32)), house.evidence.record
+    )
+    gate = house.governance.gate
+    local = LocalAnswerService(store, house.noise, LOG_ED, gate, house.budget)
     desk = PrivacyDesk(
         budgets=house.budget,
         releases=house.service,

@@ -16,10 +16,14 @@ from bedside_edge.api.guard import actor_of, needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
 from bedside_edge.api.routes_policy import EnvelopeBody
+from bedside_edge.api.schemas import Problem
 from bedside_edge.api.services import Services
 from bedside_edge.services.gate import asker_of
 from bedside_edge.services.privacy_desk import PrivacyDesk, Who
 
+_NO_POLICY: dict[int | str, dict[str, Any]] = {
+    409: {"model": Problem, "description": "no privacy policy is in force yet"}
+}
 _READ = [needs(Action.READ_PRIVACY)]
 _RELEASE = [needs(Action.RELEASE)]
 _POLICY = [needs(Action.MANAGE_POLICY)]
@@ -52,7 +56,7 @@ def who_of(request: Request) -> Who:
 
 
 def _add_planning(router: APIRouter, services: Services, storage: WorkPool) -> None:
-    @router.get("/catalogue", summary="What can be asked", dependencies=_READ)
+    @router.get("/catalogue", summary="What can be asked", responses=_NO_POLICY, dependencies=_READ)
     async def get_catalogue() -> s.CatalogueView:
         return s.CatalogueView(**await storage.run(lambda: desk_of(services).catalogue()))
 
@@ -183,7 +187,12 @@ def _add_ledger(router: APIRouter, services: Services, storage: WorkPool) -> Non
     async def verify_ledger() -> s.CheckedView:
         return s.CheckedView(**await storage.run(lambda: desk_of(services).verify()))
 
-    @router.get("/policy", summary="The privacy policy in force", dependencies=_READ)
+    @router.get(
+        "/policy",
+        summary="The privacy policy in force",
+        responses=_NO_POLICY,
+        dependencies=_READ,
+    )
     async def get_policy() -> s.PrivacyPolicyView:
         return s.PrivacyPolicyView(**await storage.run(lambda: desk_of(services).policy()))
 
