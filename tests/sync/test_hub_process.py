@@ -264,7 +264,7 @@ def test_a_round_needs_its_helpers_keys_and_two_signatures_and_a_bound_that_hold
         command(*opened)
         closed = command("round", "close", "fine", "--folder", among.hub)
         assert closed["state"] == "open"
-        assert closed["waits_for"] == "its closing time and 3 more organisations"
+        assert closed["waits_for"] == "its closing time and 4 more organisations"
 
 
 def test_two_callers_at_once_leave_one_report_and_one_sum(among):
