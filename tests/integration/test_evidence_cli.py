@@ -130,7 +130,7 @@ def read_only(tmp_path) -> Iterator[Path]:
     medium.mkdir()
     yield medium
     if not os.geteuid():  # a bind mount within one file system does not look like a mount
-        command = [shutil.which("umount") or "umount", medium]
+        command = [shutil.which("umount") or "umount", "--lazy", medium]
         subprocess.run(command, check=False, capture_output=True)
     medium.chmod(0o755)
 
