@@ -148,7 +148,7 @@ def charge_all(budgets: Iterable[Budget], cost: int) -> tuple[Budget, ...]:
 # --- rho as (epsilon, delta) ---------------------------------------------------------------------
 
 
-@lru_cache(maxsize=4096)  # every document says the same caps again
+@lru_cache(maxsize=4096, typed=True)  # every document says the same caps again
 def epsilon(units: int, delta: float) -> float:
     """Return an epsilon such that `units` of rho imply (epsilon, delta)-DP; never too small.
 

@@ -273,4 +273,3 @@ def format_float(value: float) -> str:
     mantissa, mark, exponent = repr(value).partition("e")  # Python writes the sign itself
     point = "" if "." in mantissa else ".0"
     return f"{mantissa}{point}{mark}{exponent}"
-

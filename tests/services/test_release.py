@@ -410,9 +410,7 @@ def test_a_patient_counts_at_most_c_times_in_all_nights_together(house):
     house.wire()
     one_patient = [row for row in rows(2) if row.patient == "p0"]
     frozen(house, [one_patient])
-    request = house.ask(
-        "volume", snapshot="d", schedule=Schedule.NIGHTLY, nights=4, units=ONE // 2
-    )
+    request = house.ask("volume", snapshot="d", schedule=Schedule.NIGHTLY, nights=4, units=ONE // 2)
     name = house.service.open_schedule(request, OFFICER)
     house.clock.advance(5 * DAY)
     assert house.service.nights() == 4

@@ -59,8 +59,6 @@ def work(folder: Path, labels: list[str], first: int) -> None:
     os._exit(0)
 
 
-
-
 def drive(folder: Path, kills: int, releases: int) -> None:
     labels, cost = prepare_house(folder, releases)
     say("cost", cost)

@@ -1,4 +1,6 @@
-"""What a witness checks before it cosigns, and what a log reads from its answer (c2sp.org/tlog-witness).
+"""What a witness checks before it cosigns, and what a log reads from its answer.
+
+Source: c2sp.org/tlog-witness.
 
 A witness remembers one checkpoint of each log and cosigns the next one only when that log has
 grown from it. So two histories of one log never get the same witness's name: a fork, a restored

@@ -20,6 +20,9 @@ from bedside_edge.config import load_config
 from bedside_edge.logs import set_up_logging
 
 Json = dict[str, Any]
+
+# What to add to a command that should have asked the running box.
+ASK_THE_BOX = "--url http://127.0.0.1:8642 --token-file FILE"
 Command = Callable[..., None]
 
 _ROLE = click.Choice([role.value for role in Role])
@@ -49,8 +52,12 @@ def where_options(command: Command) -> Command:
     options: tuple[Callable[[Command], Command], ...] = (
         click.option("--config", "config_path", type=click.Path(path_type=Path), help="Settings"),
         click.option("--state", type=click.Path(path_type=Path), help="State folder, no box on it"),
-        click.option("--url", envvar="BEDSIDE_URL", default="", help="Ask the box running there"),
-        click.option("--token", envvar="BEDSIDE_TOKEN", default="", help="With --url"),
+        click.option(
+            "--url", envvar="BEDSIDE_URL", default="", help="Running box [env: BEDSIDE_URL]"
+        ),
+        click.option(
+            "--token", envvar="BEDSIDE_TOKEN", default="", help="With --url [env: BEDSIDE_TOKEN]"
+        ),
         click.option("--token-file", type=click.Path(path_type=Path), help="File with the token"),
         click.option("--json", "as_json", is_flag=True, help="Print JSON"),
     )
@@ -254,7 +261,7 @@ def _asking(**where: Unpack[Where]) -> Iterator[tuple[Asking, str]]:
         try:
             access = stack.enter_context(offline_access(config, where["state"] or folder))
         except StoreUnavailableError as cause:
-            words = f"{cause}; while a box runs, ask it with --url and a token"
+            words = f"{cause}; while a box runs, ask it: {ASK_THE_BOX}"
             raise StoreUnavailableError(words) from cause
         yield Offline(access), f"http://{config.http.host}:{config.http.port}"
 

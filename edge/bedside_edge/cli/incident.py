@@ -18,7 +18,7 @@ from bedside_core.access import Action
 from bedside_core.errors import StoreUnavailableError
 from bedside_core.incident import PARTS, Cause
 from bedside_core.uses import Incident
-from bedside_edge.cli.access import Asking, Where, over_http, where_options
+from bedside_edge.cli.access import ASK_THE_BOX, Asking, Where, over_http, where_options
 from bedside_edge.config import load_config
 from bedside_edge.logs import set_up_logging
 
@@ -53,7 +53,12 @@ def seal(
         if shutdown:
             body["shutdown"] = True
         made = ask("POST", "/incidents:seal", body)
-    click.echo(json.dumps(made, sort_keys=True) if as_json else f"the box is {made['state']}")
+    if as_json:
+        click.echo(json.dumps(made, sort_keys=True))
+        return
+    # which one: without --url the folder of the settings is meant, not a box that runs elsewhere
+    which = where["url"] or where["state"] or load_config(where["config_path"])[1]
+    click.echo(f"the box is {made['state']}: {which}")
 
 
 @click.command()
@@ -356,7 +361,7 @@ def _asking(login: str, **where: Unpack[Where]) -> Iterator[Asking]:
             lent = offline_incidents(config, where["state"] or folder)
             incidents, access = stack.enter_context(lent)
         except StoreUnavailableError as cause:
-            words = f"{cause}; while a box runs, ask it with --url and a token"
+            words = f"{cause}; while a box runs, ask it: {ASK_THE_BOX}"
             raise StoreUnavailableError(words) from cause
         actor = _person(access, login) if login else CONSOLE.actor_id
         yield Offline(incidents, actor)

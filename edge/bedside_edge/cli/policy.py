@@ -139,7 +139,7 @@ def show(path: Path | None, url: str, token: str, as_json: bool) -> None:
 
 @policy.command("explain")
 @click.argument("ask_file", type=click.Path(path_type=Path, exists=True, allow_dash=True))
-@click.option("--policy", "path", type=click.Path(path_type=Path, exists=True), help="Of PATH")
+@click.option("--policy", "path", type=click.Path(path_type=Path, exists=True), help="Other policy")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 def explain(ask_file: Path, path: Path | None, as_json: bool) -> None:
     """Say what a policy decides on the facts in ASK_FILE (JSON; `-` reads them), rule by rule.

@@ -12,6 +12,7 @@ from bedside_core.errors import InvalidRequestError, NotFoundError, StoreUnavail
 from bedside_core.transparency import Publication
 from bedside_core.uses import ActorKind, Asker
 from bedside_edge.api import schemas_privacy as s
+from bedside_edge.cli.access import ASK_THE_BOX
 from bedside_edge.config import Config
 from bedside_edge.services.access import CONSOLE
 from bedside_edge.services.privacy_desk import PrivacyDesk, Who
@@ -114,7 +115,7 @@ def offline_privacy(config: Config, folder: Path) -> Iterator[Offline]:
     try:
         state = open_folder(config, folder, clock, OsRandom())
     except StoreUnavailableError as cause:
-        words = f"{cause}; while a box runs, ask it with --url and a token"
+        words = f"{cause}; while a box runs, ask it: {ASK_THE_BOX}"
         raise StoreUnavailableError(words) from cause
     try:
         policies = policy_service(config.policy, folder, state.policies, clock)

@@ -14,7 +14,7 @@ from typing import Any, Unpack
 import click
 
 from bedside_core.consent import PURPOSES, Giver
-from bedside_edge.cli.access import Asking, Where, over_http, where_options
+from bedside_edge.cli.access import ASK_THE_BOX, Asking, Where, over_http, where_options
 from bedside_edge.logs import set_up_logging
 from bedside_edge.ports.rights import Ask
 
@@ -248,7 +248,7 @@ def _say(one: Json, as_json: bool) -> None:
 def _asking(login: str, **where: Unpack[Where]) -> Iterator[Asking]:
     set_up_logging(level="error", style="plain")
     if not where["url"]:
-        raise click.UsageError("--url: these commands ask the running box")
+        raise click.UsageError(f"these commands ask the running box: {ASK_THE_BOX}, or --login")
     if not login:
         yield over_http(where)
         return

@@ -166,9 +166,7 @@ class SqliteSubjects:
 
     # --- inside the transaction that files an arrival ------------------------------------------
 
-    def enter(
-        self, c: sqlite3.Connection, lookup: str, at: int, *, identified: bool
-    ) -> str:
+    def enter(self, c: sqlite3.Connection, lookup: str, at: int, *, identified: bool) -> str:
         """Return the subject filed under `lookup`, making its row for a new patient."""
         row = c.execute("SELECT subject_id FROM subjects WHERE lookup = ?", (lookup,)).fetchone()
         if row is not None:
