@@ -16,6 +16,7 @@ from bedside_core.errors import (
 from bedside_edge.dicom import part10
 from bedside_edge.dicom.dimse import Status
 from bedside_edge.dicom.scp import StorageScp
+from bedside_edge.dicom.scu import keep_answers
 from bedside_edge.dicom.ul import AcceptorSettings
 from bedside_edge.ports import Way
 from support import dicom_scu as scu
@@ -51,6 +52,7 @@ def test_a_proper_sender_is_served():
         ae.requested_contexts = [build_context(CR), build_context(scu.VERIFICATION)]
         association = ae.associate("127.0.0.1", scp.acceptor.port, ae_title="BEDSIDE")
         assert association.is_established
+        keep_answers(association)
         assert association.send_c_echo().Status == 0
         for made in (small, large):
             assert association.send_c_store(made).Status == 0
@@ -62,6 +64,32 @@ def test_a_proper_sender_is_served():
     assert {a.way for a in ingest.arrivals} == {Way.DIMSE}
     assert {a.source for a in ingest.arrivals} == {"MODALITY"}
     assert len(ingest.completed[0]) == 1  # one study, completed by the release
+
+
+def test_an_answer_the_librarys_reactor_takes_first_still_reaches_the_caller():
+    """The race of pynetdicom's pause, made certain: its reactor always wins the first time."""
+    ingest = MemoryIngest()
+    with receiver(ingest) as scp:
+        ae = AE(ae_title="MODALITY")
+        ae.dimse_timeout = 5
+        ae.requested_contexts = [build_context(CR)]
+        association = ae.associate("127.0.0.1", scp.acceptor.port, ae_title="BEDSIDE")
+        keep_answers(association)
+        taken = []
+        waiting = association.dimse.get_msg
+
+        def reactor_first(block=False):
+            context_id, message = waiting(block)
+            if message is not None and not taken:
+                taken.append(message)
+                association._serve_request(message, context_id)
+                return waiting(block)
+            return context_id, message
+
+        association.dimse.get_msg = reactor_first
+        assert association.send_c_store(data_set(noise(140, 140))).Status == 0
+        assert taken
+        association.release()
 
 
 def test_what_is_kept_is_what_was_sent_byte_for_byte():

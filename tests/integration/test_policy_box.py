@@ -7,6 +7,7 @@ from pynetdicom import AE
 
 from bedside_core.policy import PAYLOAD_TYPE, parse_source
 from bedside_core.signatures import seal_envelope
+from bedside_edge.dicom.scu import keep_answers
 from bedside_edge.system.policy_cedar import shipped_source
 from bedside_edge.system.policy_keys import load_signer, make_key
 from support.chest import chest
@@ -45,6 +46,7 @@ def send_as(box, title, dataset):
     entity.add_requested_context(dataset.SOPClassUID, dataset.file_meta.TransferSyntaxUID)
     where = box.dicom
     association = entity.associate(where["host"], where["port"], ae_title=where["ae_title"])
+    keep_answers(association)
     try:
         return association.send_c_store(dataset).Status
     finally:

@@ -19,6 +19,7 @@ from pynetdicom import AE, build_context
 
 from bedside_core.access import PERSONS_ONLY, Action
 from bedside_edge.config import load_config
+from bedside_edge.dicom.scu import keep_answers
 from bedside_edge.services.access import CONSOLE
 from bedside_edge.state_folder import offline_access
 
@@ -114,6 +115,7 @@ class RunningBox:
             self.dicom["host"], self.dicom["port"], ae_title=self.dicom["ae_title"]
         )
         assert association.is_established
+        keep_answers(association)
         try:
             return [association.send_c_store(dataset).Status for dataset in datasets]
         finally:

@@ -7,6 +7,7 @@ import sys
 
 from pynetdicom import AE, build_context
 
+from bedside_edge.dicom.scu import keep_answers
 from support.chest import chest
 
 STEP = 8  # every n-th pixel: small objects, many of them
@@ -23,6 +24,7 @@ def main(host: str, port: int, title: str, first: int, images: int) -> None:
     pair = (sample.SOPClassUID, sample.file_meta.TransferSyntaxUID)
     entity.requested_contexts = [build_context(*pair)]
     association = entity.associate(host, port, ae_title=title)
+    keep_answers(association)
     for position in range(1000):
         study, number = first + position // images, position % images + 1
         status = association.send_c_store(image(study, number))

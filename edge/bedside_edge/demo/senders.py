@@ -12,6 +12,7 @@ from pynetdicom.status import code_to_category
 
 from bedside_edge.demo.problem import DemoError
 from bedside_edge.demo.service import Addresses
+from bedside_edge.dicom.scu import keep_answers
 
 CALLING_AE = "DEMO_MODALITY"
 _BOUNDARY = "bedside-demo-5f1c0e6a"
@@ -33,6 +34,7 @@ def send_c_store(box: Addresses, paths: Sequence[Path]) -> list[str]:
     association = entity.associate(box.dicom_host, box.dicom_port, ae_title=box.ae_title)
     if not association.is_established:
         raise DemoError("the box did not accept the DICOM association")
+    keep_answers(association)
     whole_files, pynetdicom_config.STORE_SEND_CHUNKED_DATASET = (
         pynetdicom_config.STORE_SEND_CHUNKED_DATASET,
         True,
