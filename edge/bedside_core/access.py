@@ -127,7 +127,9 @@ class Actor:
     def must(self, action: Action) -> None:
         """Return if the actor may do this; ForbiddenError otherwise."""
         if not self.may(action):
-            raise ForbiddenError(f"this account may not {action.value}")
+            able = [role.value for role in Role if action in ALLOWED[role]]
+            who = f"; a person who may is {' or '.join(able)}" if able else ""
+            raise ForbiddenError(f"this account may not {action.value}{who}")
 
 
 # A signature needs a person: no token ever carries these.

@@ -154,12 +154,20 @@ def incident_service(
         state: the open folder.
         clock: for the clocks of incidents.
         changed: told every new state of the box.
-        checks: what has to be green before a sealed box opens, beside the evidence log.
+        checks: what has to be green before a sealed box opens, beside the evidence log and the
+            privacy ledger.
     """
 
     def evidence() -> bool:
         try:
             check_at_start(state.database, state.evidence.origin)
+        except EvidenceDamagedError:
+            return False
+        return True
+
+    def ledger() -> bool:
+        try:
+            state.ledger.verify()
         except EvidenceDamagedError:
             return False
         return True
@@ -172,7 +180,7 @@ def incident_service(
         region=config.site.region,
         operator=config.site.operator,
         contact=config.site.contact,
-        checks={"evidence": evidence} | dict(checks or {}),
+        checks={"evidence": evidence, "ledger": ledger} | dict(checks or {}),
         changed=changed,
     )
 
@@ -269,6 +277,11 @@ def continue_log(
     return name
 
 
+def _must_hold_a_box(folder: Path) -> None:
+    if not (folder / DATABASE).is_file():
+        raise NotFoundError(f"there is no {DATABASE} in {folder}; name the box's with --state")
+
+
 @contextmanager
 def offline_incidents(
     config: Config, folder: Path
@@ -279,8 +292,7 @@ def offline_incidents(
         NotFoundError: there is no box in the folder.
         StoreUnavailableError: a box has it open: ask the box instead.
     """
-    if not (folder / DATABASE).is_file():
-        raise NotFoundError(f"there is no {DATABASE} in {folder}")
+    _must_hold_a_box(folder)
     clock, random = SystemClock(), OsRandom()
     state = open_folder(config, folder, clock, random)
     try:
@@ -305,8 +317,7 @@ def offline_keeping(
         NotFoundError: there is no box in the folder: none is made by asking about one.
         StoreUnavailableError: a box has it open: ask the box instead.
     """
-    if not (folder / DATABASE).is_file():
-        raise NotFoundError(f"there is no {DATABASE} in {folder}")
+    _must_hold_a_box(folder)
     clock = SystemClock()
     state = open_folder(config, folder, clock, OsRandom())
     try:
@@ -321,12 +332,20 @@ def offline_keeping(
 
 
 @contextmanager
-def offline_access(config: Config, folder: Path) -> Iterator[AccessService]:
-    """Lend the accounts of a folder that no box has open; made when it does not exist yet.
+def offline_access(config: Config, folder: Path, *, create: bool = True) -> Iterator[AccessService]:
+    """Lend the accounts of a folder that no box has open.
+
+    Args:
+        config: the settings.
+        folder: the state folder.
+        create: whether one is made that does not exist yet.
 
     Raises:
+        NotFoundError: there is no box in the folder, and none is to be made by asking about one.
         StoreUnavailableError: a box has it open: ask the box instead.
     """
+    if not create:
+        _must_hold_a_box(folder)
     clock, random = SystemClock(), OsRandom()
     state = open_folder(config, folder, clock, random)
     try:

@@ -1,12 +1,16 @@
 """What a command says when it asked the wrong box, or none: which one, and what to add."""
 
+import sqlite3
+from contextlib import closing
+
 import pytest
 from click.testing import CliRunner
 
-from bedside_core.errors import StoreUnavailableError
+from bedside_core.errors import NotFoundError, StoreUnavailableError
+from bedside_core.uses import Incident
 from bedside_edge.cli import cli
 from bedside_edge.config import load_config
-from bedside_edge.state_folder import offline_access
+from bedside_edge.state_folder import offline_access, offline_incidents
 
 
 @pytest.fixture
@@ -37,3 +41,25 @@ def test_consents_without_an_address_name_the_options_to_add():
     asked = CliRunner().invoke(cli, ["consent", "list", "x"], env={"BEDSIDE_URL": ""})
     assert asked.exit_code == 2
     assert "--url http://127.0.0.1:8642" in asked.output
+
+
+@pytest.mark.parametrize(
+    "command", [["token", "list"], ["accounts", "list"], ["seal"], ["erase", "list"]]
+)
+def test_a_question_about_a_box_that_is_not_there_makes_none(tmp_path, command):
+    nowhere = tmp_path / "nowhere"
+    asked = CliRunner().invoke(cli, [*command, "--state", str(nowhere)])
+    assert isinstance(asked.exception, NotFoundError)
+    assert "--state" in str(asked.exception)
+    assert not nowhere.exists()
+
+
+def test_a_sealed_box_whose_ledger_was_changed_has_a_red_check(folder):
+    config, _ = load_config(None)
+    with offline_incidents(config, folder) as (incidents, _):
+        opening = (Incident.SEALED, Incident.NORMAL)
+        assert incidents.checks(*opening) == {"evidence": True, "ledger": True}
+        with closing(sqlite3.connect(folder / "bedside.db")) as db:  # by hand, past the box
+            db.execute("INSERT INTO privacy_scopes VALUES ('epoch', 'forged', 1000, 0)")
+            db.commit()
+        assert incidents.checks(*opening) == {"evidence": True, "ledger": False}

@@ -53,3 +53,16 @@ def test_an_actor_has_an_id_and_hides_its_name():
 
 def test_who_has_to_wait_is_told_how_long():
     assert TooManyAttemptsError("wait", 8).retry_after_s == 8
+
+
+@pytest.mark.parametrize(
+    ("action", "said"),
+    [
+        (Action.REVIEW, "may not review; a person who may is radiologist"),
+        (Action.WITNESS, "may not witness"),
+    ],
+)
+def test_a_refusal_names_the_roles_that_may(action, said):
+    with pytest.raises(ForbiddenError) as refused:
+        Actor(actor_id="token:1", name="t").must(action)
+    assert str(refused.value).endswith(said)

@@ -111,7 +111,7 @@ def add_account(
       bedside-edge accounts add wang 'Wang^Min' radiologist --state /var/lib/bedside
       bedside-edge accounts add dpo 'Meier^Eva' privacy-officer auditor
     """
-    with _asking(**where) as (ask, base):
+    with _asking(create=True, **where) as (ask, base):
         body = {"login": login, "name": name, "roles": list(roles)}
         _say_link(ask("POST", "/accounts", body), base, as_json)
 
@@ -194,7 +194,7 @@ def create_token(
       bedside-edge token create prometheus monitor --days 365
       bedside-edge token create me analyze view-result view-worklist --state /var/lib/bedside
     """
-    with _asking(**where) as (ask, _):
+    with _asking(create=True, **where) as (ask, _):
         body: Json = {"label": label, "actions": list(actions), "days": days}
         body |= {"owner": _id(ask, owner)} if owner else {}
         found = ask("POST", "/tokens", body)
@@ -247,8 +247,11 @@ def revoke_token(token_id: str, as_json: bool, **where: Unpack[Where]) -> None:
 
 
 @contextmanager
-def _asking(**where: Unpack[Where]) -> Iterator[tuple[Asking, str]]:
-    """Lend the way to ask, and the address in front of links."""
+def _asking(*, create: bool = False, **where: Unpack[Where]) -> Iterator[tuple[Asking, str]]:
+    """Lend the way to ask, and the address in front of links.
+
+    Only who adds the first account or token makes a state folder; a question makes none.
+    """
     set_up_logging(level="error", style="plain")
     if where["url"]:
         yield over_http(where), where["url"].rstrip("/")
@@ -259,7 +262,8 @@ def _asking(**where: Unpack[Where]) -> Iterator[tuple[Asking, str]]:
     config, folder = load_config(where["config_path"])
     with ExitStack() as stack:
         try:
-            access = stack.enter_context(offline_access(config, where["state"] or folder))
+            lent = offline_access(config, where["state"] or folder, create=create)
+            access = stack.enter_context(lent)
         except StoreUnavailableError as cause:
             words = f"{cause}; while a box runs, ask it: {ASK_THE_BOX}"
             raise StoreUnavailableError(words) from cause
