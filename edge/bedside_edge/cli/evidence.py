@@ -155,7 +155,8 @@ def prove(index: int, config_path: Path | None, state: Path | None, output: Path
     if made is None:
         raise NotReadyError(
             f"no checkpoint covers entry {index} yet; stop the box and run"
-            " `bedside-edge evidence checkpoint`, or ask the running box over HTTP"
+            " `bedside-edge evidence checkpoint`, or ask the running one for"
+            f" /api/v1/evidence/proofs/{index}"
         )
     _write(output, made)
     click.echo(f"{output}: {len(made)} bytes")
@@ -217,7 +218,8 @@ def verify(
     names = {key.name for key in log_keys}
     if len(names) != 1:
         raise InvalidInputError(
-            "--vkey takes the keys of one log, all under its name; --policy may hold them"
+            "give the keys of one log, from `bedside-edge evidence keys`, with --vkey FILE;"
+            " --policy may hold them"
         )
     proven = verify_proof(data, names.pop(), log_keys, witness_keys)
     cosigned = [signer for signer in proven.opened.signers if signer.key in witness_keys]
