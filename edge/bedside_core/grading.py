@@ -122,15 +122,11 @@ class Effects:
         meaning: the level in words.
         read_by: whom the shipped policy lets read it.
         leaves_as: as what the shipped policy lets it leave.
-        retention: class of retention times.
-        log_detail: `ids` lets log lines carry our ids, `codes` only outcome codes.
     """
 
     meaning: str
     read_by: str
     leaves_as: str
-    retention: str
-    log_detail: str
 
 
 EFFECTS: Final[Mapping[int, Effects]] = {
@@ -138,36 +134,26 @@ EFFECTS: Final[Mapping[int, Effects]] = {
         meaning="public",
         read_by="all",
         leaves_as="anything",
-        retention="public",
-        log_detail="ids",
     ),
     2: Effects(
         meaning="wide use, not identifying",
         read_by="staff on application",
         leaves_as="DP statistic, masked update, de-identified object",
-        retention="shared",
-        log_detail="ids",
     ),
     3: Effects(
         meaning="re-identifiable",
         read_by="named team",
         leaves_as="DP statistic, masked update",
-        retention="clinical",
-        log_detail="ids",
     ),
     4: Effects(
         meaning="identifying",
         read_by="treating staff",
         leaves_as="exact result inside the hospital; DP statistic with its own budget",
-        retention="clinical",
-        log_detail="ids",
     ),
     5: Effects(
         meaning="special disease",
         read_by="treating physician",
         leaves_as="the treating physician's screen; rounds with separate consent only",
-        retention="special",
-        log_detail="codes",
     ),
 }
 

@@ -140,8 +140,6 @@ class GradeView(_Body):
     meaning: str
     read_by: str
     leaves_as: str
-    retention: str
-    log_detail: str
     rho: Annotated[int, Field(description="what an epoch may cost a patient, units of 1e-12")]
 
 
@@ -297,8 +295,6 @@ def grading_view(grading: Grading, *, effects: bool = True) -> GradingView:
                 meaning=one.meaning,
                 read_by=one.read_by,
                 leaves_as=one.leaves_as,
-                retention=one.retention,
-                log_detail=one.log_detail,
                 rho=grading.stratum(grade).rho,
             )
             for grade, one in (EFFECTS.items() if effects else ())

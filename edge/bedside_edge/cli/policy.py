@@ -338,11 +338,11 @@ def grade_show(config_path: Path | None) -> None:
 
     grading = _grading(config_path, None)
     table = Table(title="grades of data", title_justify="left")
-    for name in ("grade", "meaning", "read by", "leaves as", "retention", "rho an epoch"):
+    for name in ("grade", "meaning", "read by", "leaves as", "rho an epoch"):
         table.add_column(name, overflow="fold")
     for level, one in EFFECTS.items():
         rho = f"{grading.stratum(level).rho / 1e12:g}"
-        table.add_row(str(level), one.meaning, one.read_by, one.leaves_as, one.retention, rho)
+        table.add_row(str(level), one.meaning, one.read_by, one.leaves_as, rho)
     Console().print(table)
     click.echo("Who may see and what may leave is held by the policy: bedside-edge policy show")
 
