@@ -1,0 +1,1 @@
+-- 0015_sync: filled by its owner.

@@ -1,0 +1,1 @@
+-- 0016_hardware: filled by its owner.

@@ -1,0 +1,1 @@
+-- 0017_distribution: filled by its owner.

@@ -1,0 +1,1 @@
+-- 0018_flashing: filled by its owner.

@@ -1,0 +1,1 @@
+-- 0019_strata: filled by its owner.

@@ -1,0 +1,33 @@
+"""`bedside-flash`: what a vendor and a technician in the field type.
+
+Works without a network. Only what `--help` of each command names is written.
+"""
+
+import sys
+from importlib import metadata
+
+import click
+
+from bedside_core.errors import BedsideError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(metadata.version("bedside"), prog_name="bedside-flash")
+def cli() -> None:
+    """Write, sign, check and flash what a box runs: profiles, models, policies, software."""
+
+
+def main() -> None:
+    """Run the command line; every deliberate error ends in its exit code."""
+    try:
+        cli(standalone_mode=False)
+    except click.exceptions.Abort:
+        sys.exit(130)
+    except click.ClickException as usage:
+        usage.show()
+        sys.exit(usage.exit_code)
+    except click.exceptions.Exit as done:
+        sys.exit(done.exit_code)
+    except BedsideError as error:
+        click.echo(f"bedside-flash: {error} [{error.code}]", err=True)
+        sys.exit(error.exit_code)
