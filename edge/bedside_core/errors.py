@@ -263,6 +263,12 @@ class StoreUnavailableError(UnavailableError):
     code = "store-unavailable"
 
 
+class KeysSealedError(UnavailableError):
+    """The box's keys do not open: other firmware, another machine, or no passphrase."""
+
+    code = "keys-sealed"
+
+
 class DamagedObjectError(UnavailableError):
     """A stored object fails its authentication tag: changed, torn or under another key."""
 
@@ -731,3 +737,103 @@ class NoSlotError(RefusedError):
 
     code = "no-good-slot"
     status = 503
+
+
+# --- distribution: what is signed, and by whom ------------------------------------------------------
+
+
+class InvalidTargetError(InvalidInputError):
+    """A package's manifest or a site's assignment is malformed, or says other than its path."""
+
+    code = "invalid-target"
+
+
+class MetadataUntrustedError(RefusedError):
+    """Metadata of the repository is not signed by the keys its role needs."""
+
+    code = "metadata-untrusted"
+
+
+class MetadataRollbackError(RefusedError):
+    """Metadata of the repository is older than what this box has seen: a replay, or a mix."""
+
+    code = "metadata-rollback"
+
+
+class MetadataExpiredError(RefusedError):
+    """Metadata of the repository has expired; what is installed goes on working."""
+
+    code = "metadata-expired"
+
+
+class MetadataMismatchError(RefusedError):
+    """Bytes differ in length or digest from what the signed metadata says."""
+
+    code = "metadata-mismatch"
+
+
+class InvalidMetadataError(RefusedError):
+    """Metadata of the repository cannot be read, or breaks a rule of this box."""
+
+    code = "invalid-metadata"
+
+
+class TimeFloorError(RefusedError):
+    """The clock stands before a time this box has proof of: no refresh until it is set right."""
+
+    code = "time-floor"
+
+
+class UpdateRunningError(UnavailableError):
+    """Another process on this box is fetching updates."""
+
+    code = "update-running"
+
+
+class TargetNotSignedError(RefusedError):
+    """The role that owns the path does not name it: nobody entitled has signed this."""
+
+    code = "target-not-signed"
+
+
+class TargetDiffersError(RefusedError):
+    """The owning role signed another version than the site's assignment names."""
+
+    code = "target-differs"
+
+
+class ForeignAssignmentError(RefusedError):
+    """The assignment is for another site."""
+
+    code = "foreign-assignment"
+
+
+class StaleAssignmentError(RefusedError):
+    """The assignment is older than one this box has seen."""
+
+    code = "stale-assignment"
+
+
+class RequiresUnmetError(RefusedError):
+    """A package needs a version of something else that does not run here."""
+
+    code = "requires-unmet"
+
+
+class ChunkMismatchError(RefusedError):
+    """A piece of a package came with the wrong bytes three times, or changed on the disk."""
+
+    code = "chunk-mismatch"
+
+
+class UpdateTooLargeError(RefusedError):
+    """A package is larger than the room kept for it."""
+
+    code = "update-too-large"
+
+
+class ForbiddenPathError(RefusedError):
+    """A file outside of what a box may ask for, or one that is no plain file."""
+
+    code = "forbidden-path"
+    status = 403
