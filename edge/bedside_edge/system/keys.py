@@ -1,5 +1,7 @@
 """The box key: one file, read once, from which wrapping and filing keys are derived.
 
+How the file is kept (plain, under a passphrase, sealed to the TPM) is key_files' question.
+
 The key never leaves this module. Two subkeys are separated by HKDF, so that a filed hash of a UID
 says nothing about a wrapped key. Wrapping is AES-256-GCM with a random nonce and the context as
 associated data: AES-KW has no associated data, so a wrapped key could be moved to another row, and
@@ -12,8 +14,6 @@ everything on the disk unreadable without a word.
 
 import hashlib
 import hmac
-import os
-import stat
 from pathlib import Path
 from typing import Final
 
@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from bedside_core.errors import DamagedObjectError, StoreUnavailableError
 from bedside_edge.ports import RandomBytes
+from bedside_edge.system import key_files
 
 KEY_FILE: Final = "box.key"
 KEY_BYTES: Final = 32
@@ -98,15 +99,18 @@ def open_box_keys(folder: Path, random: RandomBytes, create: bool) -> BoxKeys:
 
     Raises:
         StoreUnavailableError: the key is missing, damaged, a link, or open to other users.
+        KeysSealedError: it is sealed and does not open on this machine as it is.
     """
     path = folder / KEY_FILE
     try:
-        if create and not path.exists():
+        if create and not key_files.exists(path):
             folder.mkdir(mode=0o700, exist_ok=True)
-            _refuse_open_modes(os.stat(folder), "the key folder")  # noqa: PTH116 one stat idiom
-            _write_key(path, random)
-        _refuse_open_modes(os.lstat(folder), "the key folder")
-        return BoxKeys(_read_key(path), random)
+            key_files.refuse_open_modes(folder.stat(), "the key folder")
+            box_key = random(KEY_BYTES)
+            key_files.write(path, _MAGIC + box_key + _check(box_key), random)
+            key_files.sync(folder.parent)
+        key_files.refuse_open_modes(folder.lstat(), "the key folder")
+        return BoxKeys(_box_key(key_files.read(path, "the box key")), random)
     except FileNotFoundError as cause:
         raise StoreUnavailableError(
             "the box key is missing; restore it, a new one cannot read what is stored"
@@ -129,41 +133,8 @@ def _check(box_key: bytes) -> bytes:
     return _derive(box_key, b"bedside check v1")[:_CHECK_BYTES]
 
 
-def _write_key(path: Path, random: RandomBytes) -> None:
-    """Make the key file whole or not at all; a file already there wins."""
-    temporary = path.with_name(f"{path.name}.{random(8).hex()}")
-    box_key = random(KEY_BYTES)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        os.write(fd, _MAGIC + box_key + _check(box_key))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    try:
-        os.link(temporary, path)  # unlike a rename, a link never replaces a key that exists
-    finally:
-        temporary.unlink()
-    for folder in (path.parent, path.parent.parent):
-        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(fd)
-        finally:
-            os.close(fd)
-
-
-def _read_key(path: Path) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        _refuse_open_modes(os.fstat(fd), "the box key")
-        content = os.read(fd, 4096)
-    finally:
-        os.close(fd)
+def _box_key(content: bytes) -> bytes:
     box_key = content[len(_MAGIC) : len(_MAGIC) + KEY_BYTES]
     if content != _MAGIC + box_key + _check(box_key) or len(box_key) != KEY_BYTES:
         raise StoreUnavailableError("the box key is damaged; restore it from its backup")
     return box_key
-
-
-def _refuse_open_modes(status: os.stat_result, what: str) -> None:
-    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        raise StoreUnavailableError(f"{what} must belong to this user and be closed to all others")

@@ -5,8 +5,6 @@ log that goes on under another key looks to its witnesses like another log.
 """
 
 import hashlib
-import os
-import stat
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +16,7 @@ from bedside_core.evidence.note import SignatureType, VerifierKey
 from bedside_core.signatures import Algorithm, PublicKey, Sign
 from bedside_edge.ports import RandomBytes
 from bedside_edge.ports.evidence import LogSigner
+from bedside_edge.system import key_files
 
 LOG_KEY_FILE: Final = "log.key"
 SEED_BYTES: Final = 32  # of each key
@@ -86,9 +85,10 @@ def open_seeds(path: Path, magic: bytes, random: RandomBytes, create: bool) -> b
         StoreUnavailableError: the file is missing, damaged, a link, or open to other users.
     """
     try:
-        if create and not path.exists():
-            _write(path, magic, random)
-        return _read(path, magic)
+        if create and not key_files.exists(path):
+            seeds = random(SEED_BYTES) + random(SEED_BYTES)
+            key_files.write(path, magic + seeds + _check(seeds), random)
+        return _seeds(key_files.read(path, "the evidence log's key"), magic)
     except FileNotFoundError as cause:
         raise StoreUnavailableError(
             f"the evidence log's key ({path.name}) is missing; restore it: under a new one this"
@@ -98,38 +98,7 @@ def open_seeds(path: Path, magic: bytes, random: RandomBytes, create: bool) -> b
         raise StoreUnavailableError("the evidence log's key cannot be read or written") from cause
 
 
-def _write(path: Path, magic: bytes, random: RandomBytes) -> None:
-    """Make the key file whole or not at all; a file already there wins."""
-    temporary = path.with_name(f"{path.name}.{random(8).hex()}")
-    seeds = random(SEED_BYTES) + random(SEED_BYTES)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    try:
-        os.write(fd, magic + seeds + _check(seeds))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    try:
-        os.link(temporary, path)  # unlike a rename, a link never replaces a key that exists
-    finally:
-        temporary.unlink()
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-def _read(path: Path, magic: bytes) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
-    try:
-        status = os.fstat(fd)
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-            raise StoreUnavailableError(
-                "the evidence log's key must belong to this user and be closed to all others"
-            )
-        content = os.read(fd, 4096)
-    finally:
-        os.close(fd)
+def _seeds(content: bytes, magic: bytes) -> bytes:
     seeds = content[len(magic) : len(magic) + 2 * SEED_BYTES]
     if content != magic + seeds + _check(seeds) or len(seeds) != 2 * SEED_BYTES:
         raise StoreUnavailableError("the evidence log's key is damaged; restore it from its backup")
