@@ -739,7 +739,7 @@ class NoSlotError(RefusedError):
     status = 503
 
 
-# --- distribution: what is signed, and by whom ------------------------------------------------------
+# --- distribution: what is signed, and by whom -------------------------------------------------
 
 
 class InvalidTargetError(InvalidInputError):
