@@ -1,5 +1,6 @@
 """The hub as a box calls it: each question a method, each long answer fetched whole."""
 
+import hashlib
 import json
 from collections.abc import Callable, Sequence
 from typing import Final, Protocol
@@ -56,6 +57,17 @@ class HubCalls:
     def helper_key(self, name: str, entry: Helper) -> None:
         """Hand in this box's key for a round to come."""
         self._ask("helperkey", entry.encode(), round=name)
+
+    def settings(self, digest: bytes) -> bytes:
+        """Return a task's settings by the SHA-256 a manifest names.
+
+        Raises:
+            InvalidMessageError: the hub sent other bytes.
+        """
+        data = self._pieces("settings", digest=digest.hex())
+        if hashlib.sha256(data).digest() != digest:
+            raise InvalidMessageError("the hub's settings are not those the round was signed with")
+        return data
 
     # --- a vector ------------------------------------------------------------------------------
 
@@ -164,9 +176,12 @@ class HubCalls:
         return self._carrier.ask(Message(kind=kind, fields=fields, payload=payload))
 
     def _whole(self, kind: str, name: str) -> bytes:
+        return self._pieces(kind, round=name)
+
+    def _pieces(self, kind: str, **about: str) -> bytes:
         data = b""
         while True:
-            answer = self._ask(kind, round=name, at=len(data))
+            answer = self._ask(kind, at=len(data), **about)
             size = answer.integer("size")
             if size > _LONGEST or (not answer.payload and len(data) < size):
                 raise InvalidMessageError("the hub's answer is cut or too long")

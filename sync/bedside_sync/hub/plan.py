@@ -28,6 +28,7 @@ from bedside_sync.secagg.manifest import (
 )
 from bedside_sync.secagg.ring import overflow_bound, tail
 from bedside_sync.secagg.roster import Hex32, Name, Roster
+from bedside_sync.task_code import task_code
 
 DELTA: Final = 1e-6
 _LEAST_SIGMA2: Final = 25
@@ -45,8 +46,9 @@ class RoundPlan(BaseModel):
     task: Name
     purpose: Purpose
     model: Hex32
-    code: Hex32
-    settings: Hex32
+    code: Hex32 | None = None  # left out: the hub's own sources (`bedside_sync.task_code`)
+    settings: Hex32 | None = None
+    settings_file: Annotated[str, Field(max_length=512)] = ""  # beside ROUND.toml
     segments: Annotated[list[Segment], Field(min_length=1, max_length=256)]
     helpers: Annotated[list[Name], Field(min_length=4, max_length=16)]
     missing: Positive = 1
@@ -78,6 +80,8 @@ def read_plan(text: str) -> RoundPlan:
         raise InvalidConfigError(f"round: {where}: {first['msg']}") from cause
     if plan.opens is not None and plan.opens.tzinfo is None:
         raise InvalidConfigError("round: opens needs a time zone, as in 2027-01-31T22:00:00+01:00")
+    if (plan.settings is None) == (not plan.settings_file):
+        raise InvalidConfigError("round: settings_file names the task's settings, or settings does")
     if plan.ring not in (32, 64):
         raise InvalidConfigError("round: ring is 32 or 64")
     return plan
@@ -91,8 +95,13 @@ def seconds(span: str) -> int:
     return int(found[1]) * _SECONDS[found[2]]
 
 
-def manifest_of(plan: RoundPlan, helpers: Sequence[Helper], roster: Roster, now: int) -> Manifest:
-    """Return the manifest a plan becomes; `check_content` says whether it is a sound one."""
+def manifest_of(
+    plan: RoundPlan, helpers: Sequence[Helper], roster: Roster, now: int, settings: bytes = b""
+) -> Manifest:
+    """Return the manifest a plan becomes; `check_content` says whether it is a sound one.
+
+    `settings` is the SHA-256 of the settings file the plan names.
+    """
     opens = int(plan.opens.timestamp()) if plan.opens else now
     closes = opens + seconds(plan.open_for)
     expires = closes + seconds(plan.expires_after)
@@ -100,13 +109,18 @@ def manifest_of(plan: RoundPlan, helpers: Sequence[Helper], roster: Roster, now:
     honest = max(1, plan.least_boxes - plan.unhonest)
     sigma2 = local_sigma2(z, plan.sensitivity2, honest, 0)
     given = plan.model_dump(
-        exclude={"noise_multiplier", "opens", "open_for", "expires_after", "audit_for", "helpers"}
+        exclude={
+            *("noise_multiplier", "opens", "open_for", "expires_after", "audit_for", "helpers"),
+            *("code", "settings", "settings_file"),
+        }
     )
     return Manifest.model_validate(
         given
         | {
             "helpers": list(helpers),
             "segments": plan.segments,
+            "code": plan.code or task_code().hex(),
+            "settings": plan.settings or settings.hex(),
             "sigma2": max(sigma2, _LEAST_SIGMA2),
             "patients": plan.patients_a_box * plan.most_boxes,
             "opens": opens,

@@ -49,6 +49,7 @@ class HubServer:
             "records": self._records,
             "record": self._record,
             "sum": self._sum,
+            "settings": self._settings,
         }
 
     def handle(self, peer: str, request: Message) -> Message:
@@ -101,6 +102,10 @@ class HubServer:
     def _sum(self, _peer: str, request: Message) -> Message:
         data = self._service.store.opened(request.text("round"))
         return _window("sum", data, request.integer("at"))
+
+    def _settings(self, _peer: str, request: Message) -> Message:
+        data = self._service.store.settings(request.digest("digest"))
+        return _window("settings", data, request.integer("at"))
 
     # --- boxes -------------------------------------------------------------------------------
 

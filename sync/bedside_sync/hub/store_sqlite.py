@@ -6,6 +6,7 @@ announced, so a crash in the middle of a write costs that chunk and nothing else
 """
 
 import errno
+import hashlib
 import os
 import sqlite3
 import threading
@@ -73,6 +74,7 @@ CREATE TABLE IF NOT EXISTS certificate (
   serial TEXT PRIMARY KEY, box TEXT NOT NULL, digest BLOB NOT NULL UNIQUE, pem TEXT NOT NULL,
   at INTEGER NOT NULL
 ) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS settings (digest BLOB PRIMARY KEY, data BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS refusal (
   seq INTEGER PRIMARY KEY, at INTEGER NOT NULL, round TEXT NOT NULL, peer TEXT NOT NULL,
   code TEXT NOT NULL
@@ -233,6 +235,17 @@ class HubStore:
         return [
             row[0] for row in self.rows("SELECT name FROM round WHERE seq IS NOT NULL ORDER BY seq")
         ]
+
+    def keep_settings(self, data: bytes) -> bytes:
+        """Keep a task's settings; return the SHA-256 they are asked for by."""
+        digest = hashlib.sha256(data).digest()
+        with self.write() as db:
+            db.execute("INSERT OR IGNORE INTO settings VALUES (?, ?)", (digest, data))
+        return digest
+
+    def settings(self, digest: bytes) -> bytes:
+        """Return a task's settings; NotFoundError."""
+        return bytes(self.row("SELECT data FROM settings WHERE digest = ?", digest)[0])
 
     # --- uploads -----------------------------------------------------------------------------
 

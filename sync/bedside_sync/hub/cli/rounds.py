@@ -48,14 +48,21 @@ def round_propose(plan_path: Path, out: Path, folder: Path, as_json: bool) -> No
       bedside-hub round propose census.toml --out census.manifest.json
     """
     plan = read_plan(read_small(plan_path).decode("utf-8"))
+    given = b""
+    if plan.settings_file:  # announced as they are: a box asks for exactly these bytes
+        path = plan_path.parent / plan.settings_file
+        if not path.is_file():
+            raise NotFoundError(f"round: there is no {plan.settings_file} beside {plan_path.name}")
+        given = read_small(path)
     with opened(folder) as (_, service):
+        settings = service.store.keep_settings(given) if given else b""
         awaited = upcoming.announce(service.store, service.roster, plan.round, plan.helpers, now())
         if awaited:
             facts = {"round": plan.round, "awaited": awaited}
             say(as_json, facts, [f"{plan.round} is announced; keys awaited: {', '.join(awaited)}"])
             return
         keys = upcoming.keys(service.store, plan.round)
-        manifest = manifest_of(plan, keys, service.roster, now())
+        manifest = manifest_of(plan, keys, service.roster, now(), settings)
         check_content(manifest, service.roster)
     write_file(out, SignedManifest(manifest=manifest, signatures=[]).encode() + b"\n")
     say(as_json, {"awaited": [], **told(manifest), "to_sign": str(out)})
