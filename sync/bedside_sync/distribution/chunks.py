@@ -7,15 +7,13 @@ A chunk is written under another name, synced, renamed, and its folder synced. S
 where it was cut, a chunk two versions share is fetched once, and a stick is read the same way.
 """
 
-import errno
 import os
 import stat
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from bedside_core.errors import (
     ChunkMismatchError,
@@ -25,54 +23,12 @@ from bedside_core.errors import (
     StoreUnavailableError,
     UpdateTooLargeError,
 )
+from bedside_sync.distribution.disk import disk, open_plain, sync_folder
 from bedside_sync.distribution.manifest import CHUNK, PackagedFile, TargetManifest
 
 _PART: Final = ".part-"
 _HEX: Final = frozenset("0123456789abcdef")
 Progress = Callable[[int, int], None]  # bytes there, bytes in all
-
-
-def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-@contextmanager
-def disk() -> Iterator[None]:
-    """Turn the disk's errors into ours: DiskFullError, StoreUnavailableError."""
-    try:
-        yield
-    except OSError as cause:
-        if cause.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFullError("the disk is full") from cause
-        raise StoreUnavailableError(f"cannot write: {cause.strerror}") from cause
-
-
-def open_plain(path: Path) -> BinaryIO:
-    """Open a regular file for reading and follow no link to it.
-
-    Raises:
-        NotFoundError: it is not there.
-        ForbiddenPathError: it is a link, a device, a pipe or a folder.
-        StoreUnavailableError: it cannot be read.
-    """
-    flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
-    try:
-        descriptor = os.open(path, flags)
-    except (FileNotFoundError, NotADirectoryError) as cause:
-        raise NotFoundError(f"{path.name} is not there") from cause
-    except OSError as cause:
-        if cause.errno in (errno.ELOOP, errno.ENXIO):
-            raise ForbiddenPathError(f"{path.name} is no plain file") from cause
-        raise StoreUnavailableError(f"cannot read: {cause.strerror}") from cause
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise ForbiddenPathError(f"{path.name} is no plain file")
-    return os.fdopen(descriptor, "rb")
 
 
 class ChunkStore:

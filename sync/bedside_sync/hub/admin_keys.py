@@ -8,13 +8,10 @@ public key are bound in. Sources: RFC 7914 (scrypt), RFC 5116 (AES-GCM), RFC 803
 
 from typing import Annotated, Final, Literal
 
-from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 from pydantic import Field
 
-from bedside_core.errors import InvalidInputError, InvalidKeyError, WeakPasswordError
+from bedside_core.errors import InvalidInputError, InvalidKeyError
 from bedside_sync.secagg.bodies import HEX_32, Body, decode
 from bedside_sync.secagg.manifest import SignedManifest
 from bedside_sync.secagg.prg import Tag, enc, signed_bytes
@@ -25,10 +22,8 @@ from bedside_sync.secagg.roster import (
     Signature,
     SignedEntry,
 )
-from bedside_sync.system.random_os import random_bytes
+from bedside_sync.wrapped import Wrapped, unwrap, wrap
 
-_SHORTEST: Final = 12  # characters of a passphrase
-_COST: Final = 1 << 16  # 64 MiB, about 0.2 s
 _CONTEXT: Final = b"bedside administrator key 1"
 
 
@@ -59,35 +54,28 @@ class WrappedKey(Body):
 
 def make_admin_key(name: str, organisation: str, passphrase: str) -> WrappedKey:
     """Return a new key, wrapped; WeakPasswordError when the passphrase is too short."""
-    if len(passphrase) < _SHORTEST:
-        raise WeakPasswordError(f"a passphrase has at least {_SHORTEST} characters")
     private = Ed25519PrivateKey.generate()
-    salt, nonce = random_bytes(32), random_bytes(12)
     public = private.public_key().public_bytes_raw()
-    secret = private.private_bytes_raw()
-    sealed = AESGCM(_derived(passphrase, salt)).encrypt(nonce, secret, _bound(name, public))
+    sealed = wrap(private.private_bytes_raw(), passphrase, _bound(name, public))
     return WrappedKey(
         name=name,
         organisation=organisation,
         key=public.hex(),
-        salt=salt.hex(),
-        nonce=nonce.hex(),
-        wrapped=sealed.hex(),
+        salt=sealed.salt.hex(),
+        nonce=sealed.nonce.hex(),
+        wrapped=sealed.sealed.hex(),
     )
 
 
 def open_admin_key(wrapped: WrappedKey, passphrase: str) -> Ed25519PrivateKey:
     """Return the private key; InvalidKeyError when file or passphrase is wrong."""
     public = bytes.fromhex(wrapped.key)
-    key = _derived(passphrase, bytes.fromhex(wrapped.salt))
-    try:
-        secret = AESGCM(key).decrypt(
-            bytes.fromhex(wrapped.nonce),
-            bytes.fromhex(wrapped.wrapped),
-            _bound(wrapped.name, public),
-        )
-    except InvalidTag as cause:
-        raise InvalidKeyError("the key does not open: wrong passphrase or changed file") from cause
+    sealed = Wrapped(
+        salt=bytes.fromhex(wrapped.salt),
+        nonce=bytes.fromhex(wrapped.nonce),
+        sealed=bytes.fromhex(wrapped.wrapped),
+    )
+    secret = unwrap(sealed, passphrase, _bound(wrapped.name, public))
     private = Ed25519PrivateKey.from_private_bytes(secret)
     if private.public_key().public_bytes_raw() != public:
         raise InvalidKeyError("the key file names another public key")
@@ -119,10 +107,6 @@ def sign_draft(
     if isinstance(draft, SignedEntry):
         return SignedEntry(entry=draft.entry, signatures=[*others, mine])
     return SignedManifest(manifest=draft.manifest, signatures=[*others, mine])
-
-
-def _derived(passphrase: str, salt: bytes) -> bytes:
-    return Scrypt(salt=salt, length=32, n=_COST, r=8, p=1).derive(passphrase.encode("utf-8"))
 
 
 def _bound(name: str, public: bytes) -> bytes:
