@@ -66,6 +66,7 @@ from bedside_edge.state_folder import (
     witness_service,
 )
 from bedside_edge.system.clock import SystemClock
+from bedside_edge.system.key_files import protection_of
 from bedside_edge.system.malloc_glibc import keep_freed_memory
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.random_os import OsRandom
@@ -105,6 +106,7 @@ class Box:
         )
         self.loaded = load_model(config.model)
         self.state = open_folder(config, folder, self.clock, self.random)
+        self.keys_protection = protection_of(folder / "keys")
         if self.state.incidents.now() is Incident.SHUTDOWN:
             self.state.close()
             raise SealedError("the box was shut down; `bedside-edge unseal` at the box, by two")
@@ -205,7 +207,9 @@ class Box:
             erase=self._erase_subject,
         )
         self._desk = Loop(self.rights, self.bell)
-        self.privacy = privacy_services(config, folder, self.state, self.gate)
+        self.privacy = privacy_services(
+            config, folder, self.state, self.gate, self.grading.grading.rho
+        )
         self._nights = Loop(self.privacy.nights, self.bell)
         self._sweeper = Loop(self.keeping.retention, self.bell)
         self._clocks = Loop(self.incidents, self.bell)
@@ -256,7 +260,8 @@ class Box:
 
     def start(self) -> int:
         """Start workers and the DICOM receiver; return its port."""
-        self.evidence.start(self.loaded.model.refs())
+        kept = {"keys_protection": str(self.keys_protection)}
+        self.evidence.start(self.loaded.model.refs() | kept)
         self.witnessing.start()
         for number, worker in enumerate(self.workers):
             thread = threading.Thread(target=worker.run, name=f"worker-{number}", daemon=True)
@@ -369,7 +374,13 @@ class Health:
         """Return every readiness check by name."""
         return {
             check.name: check
-            for check in (self._model(), self._disk(), self._queue(), self._dicom())
+            for check in (
+                self._model(),
+                self._disk(),
+                self._queue(),
+                self._dicom(),
+                self._keys(),
+            )
         }
 
     def gauges(self) -> Mapping[str, float]:
@@ -418,6 +429,10 @@ class Health:
         acceptor = self._box.scp.acceptor
         reason = "listening" if acceptor.listening else "not listening"
         return Check(name="dicom", passed=acceptor.listening, reason=reason)
+
+    def _keys(self) -> Check:
+        kept = self._box.keys_protection
+        return Check(name="keys", passed=True, reason=f"keys are kept by {kept}, see docs/keys.md")
 
 
 def run_box(config: Config, folder: Path, ready_file: Path | None) -> None:

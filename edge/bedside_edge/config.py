@@ -406,6 +406,27 @@ class State(_Section):
     )
 
 
+class Keys(_Section):
+    """How the key files are kept from whoever holds only the disk (docs/keys.md)."""
+
+    protection: Literal["", "file", "passphrase", "tpm"] = Field(
+        default="",
+        description="What a new box seals its keys under, and what an old one must have them "
+        "under to start; empty makes plain files of mode 0600 and takes keys as they are kept",
+    )
+    recovery_recipient: str = Field(
+        default="",
+        pattern=r"^(age1[0-9a-z]{58})?$",
+        description="The hospital's age recipient, who can open sealed keys without the machine",
+    )
+
+    @model_validator(mode="after")
+    def _can_be_recovered(self) -> Self:
+        if self.protection == "tpm" and not self.recovery_recipient:
+            raise ValueError("tpm needs recovery_recipient: a new board would lose everything")
+        return self
+
+
 ObjectKind = Literal["sr", "sc", "seg"]
 
 
@@ -659,6 +680,7 @@ class Config(_Section):
     """All settings of a box."""
 
     state: State = State()
+    keys: Keys = Keys()
     http: Http = Http()
     access: Access = Access()
     oidc: Oidc = Oidc()

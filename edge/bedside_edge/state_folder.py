@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from bedside_edge.config import Config
 from bedside_edge.ports import Clock, Priority, RandomBytes, StoredResult
 from bedside_edge.ports.evidence import BOX, Event
 from bedside_edge.ports.incidents import Check
+from bedside_edge.ports.key_protection import Protection
 from bedside_edge.ports.review import ReviewRecord
 from bedside_edge.services.access import AccessService
 from bedside_edge.services.budget import BudgetService
@@ -37,6 +38,8 @@ from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.state import DATABASE, State, open_state
 from bedside_edge.store.witnessed import go_on
 from bedside_edge.system.clock import SystemClock
+from bedside_edge.system.key_files import require_protection, sealer_for
+from bedside_edge.system.key_migration import prepare
 from bedside_edge.system.keys import open_box_keys
 from bedside_edge.system.log_keys import open_log_keys
 from bedside_edge.system.noise_lazy import LazyNoise
@@ -54,8 +57,10 @@ def open_folder(config: Config, folder: Path, clock: Clock, random: RandomBytes)
 
     Raises:
         StoreUnavailableError: a box has it open, or it cannot be used.
+        InvalidConfigError: the keys are kept otherwise than the settings want.
         BedsideError: other reasons not to open it; see `open_state`.
     """
+    _prepare_keys(config, folder, random)
     rules, sources = config.completion, config.completion.per_source
     backoff = tuple(int(config.jobs.backoff_s * 1000 * 2**n) for n in range(config.jobs.attempts))
     return open_state(
@@ -87,6 +92,15 @@ def open_folder(config: Config, folder: Path, clock: Clock, random: RandomBytes)
         minor_years=config.policy.minor_years,
         privacy_counter=Path(config.privacy.counter_file or folder / PRIVACY_COUNTER),
     )
+
+
+def _prepare_keys(config: Config, folder: Path, random: RandomBytes) -> None:
+    """Let the keys of a new box be sealed from the first; refuse one that is kept otherwise."""
+    wanted, keys = config.keys.protection, folder / "keys"
+    if wanted and wanted != Protection.FILE and not keys.exists():
+        sealer = sealer_for(Protection(wanted))
+        prepare(keys, sealer, config.keys.recovery_recipient, random)
+    require_protection(keys, wanted)
 
 
 def access_service(
@@ -354,8 +368,12 @@ def offline_access(config: Config, folder: Path, *, create: bool = True) -> Iter
         state.close()
 
 
-def privacy_services(config: Config, folder: Path, state: State, gate: Gate) -> PrivacyServices:
+def privacy_services(
+    config: Config, folder: Path, state: State, gate: Gate, shares: Mapping[int, int]
+) -> PrivacyServices:
     """Return the services that release statistics, over an open folder.
+
+    `shares` is the rho of each grade of data, as the grading rules have it.
 
     Raises:
         NotReadyError: the folder was opened without the log's keys, which sign releases.
@@ -365,7 +383,8 @@ def privacy_services(config: Config, folder: Path, state: State, gate: Gate) -> 
     rules, clock, noise = config.privacy, SystemClock(), LazyNoise()
     trusted = Path(config.policy.trusted or folder / POLICY_KEYS)
     state.ledger.witness_ready = lambda: rules.unwitnessed == "allowed"
-    budget = BudgetService(state.ledger, state.snapshots, lambda: trusted_keys(trusted), clock)
+    keys = partial(trusted_keys, trusted)
+    budget = BudgetService(state.ledger, state.snapshots, keys, clock, shares)
     state.snapshots.standing = lambda ids: gate.standing(ids)
     state.snapshots.age_bands = budget.age_bands
     origin = Origin(name=state.evidence.origin, proof=state.evidence.proof)

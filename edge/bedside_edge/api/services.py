@@ -365,7 +365,7 @@ class Health(Protocol):
     """How the box is."""
 
     def checks(self) -> Mapping[str, Check]:
-        """Return every readiness check by name: model, disk, queue, dicom."""
+        """Return every readiness check by name: model, disk, queue, dicom, keys."""
         ...
 
     def gauges(self) -> Mapping[str, float]:

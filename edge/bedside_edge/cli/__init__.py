@@ -25,6 +25,7 @@ from bedside_edge.cli import destinations as destinations_cli
 from bedside_edge.cli import evidence as evidence_cli
 from bedside_edge.cli import incident as incident_cli
 from bedside_edge.cli import keeping as keeping_cli
+from bedside_edge.cli import keys as keys_cli
 from bedside_edge.cli import policy as policy_cli
 from bedside_edge.cli import privacy as privacy_cli
 from bedside_edge.cli import rights as rights_cli
@@ -50,6 +51,7 @@ _HINTS = {
     "evidence-gap": "docs/witness.md: decide which copy goes on, then "
     "`bedside-edge evidence continue`",
     "unknown-statistic": "`bedside-edge privacy catalogue` lists them; there are no free queries",
+    "keys-sealed": "docs/keys.md; `bedside-edge keys status` says how they are kept",
     "disk-full": "free space, or lower [disk] min_free_bytes if you know why",
 }
 
@@ -521,6 +523,7 @@ cli.add_command(evidence_cli.evidence)
 cli.add_command(policy_cli.policy)
 cli.add_command(policy_cli.grade)
 cli.add_command(backup_cli.backup)
+cli.add_command(keys_cli.keys)
 cli.add_command(keeping_cli.erase)
 cli.add_command(keeping_cli.hold)
 cli.add_command(keeping_cli.retention)

@@ -21,6 +21,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bedside_core.errors import InvalidBackupError, InvalidInputError, StoreUnavailableError
 from bedside_edge.ports import RandomBytes
+from bedside_edge.system.key_files import SEALED_FILE
+from bedside_edge.system.key_migration import secret_files
 
 _MAGIC: Final = b"bedside-keys-v1\n"
 _TIME, _MEMORY_KIB, _LANES = 3, 1 << 16, 4  # RFC 9106 section 4, second recommended option
@@ -36,11 +38,14 @@ def export_keys(folder: Path, passphrase: str, random: RandomBytes) -> bytes:
     Raises:
         InvalidInputError: the passphrase is too short.
         StoreUnavailableError: the folder cannot be read.
+        KeysSealedError: the keys are sealed and do not open here.
     """
     if len(passphrase) < _LEAST:
         raise InvalidInputError(f"a passphrase has at least {_LEAST} characters")
     try:
-        files = {p.name: p.read_bytes() for p in sorted(folder.iterdir()) if p.is_file()}
+        secret = secret_files(folder)  # opened: what this machine seals, no other one could open
+        others = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name != SEALED_FILE]
+        files = {p.name: p.read_bytes() for p in others} | secret
     except OSError as cause:
         raise StoreUnavailableError("the key folder cannot be read") from cause
     if not files:

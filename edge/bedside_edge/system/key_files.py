@@ -38,6 +38,7 @@ SECRET_FILES: Final = ("box.key", "log.key", "witness.key")
 _FORMAT: Final = "bedside-keys-sealed-v1"
 _KEY_BYTES, _NONCE_BYTES = 32, 12
 _MOST_BYTES: Final = 1 << 16
+_GONE: Final = ".gone"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,15 +225,18 @@ def write_sealed(folder: Path, sealed: Sealed, random: RandomBytes) -> None:
 
 
 def destroy(path: Path) -> None:
-    """Overwrite a file in place, then remove it."""
-    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
-    try:
-        os.write(fd, bytes(os.fstat(fd).st_size))
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    path.unlink()
+    """Let a file go: first its name, durably, then its content, so that a cut leaves no torso."""
+    gone = path.with_name(path.name + _GONE)
+    path.rename(gone)
     sync(path.parent)
+    _wipe(gone)
+
+
+def sweep(folder: Path) -> None:
+    """Destroy what a cut left of temporary and half-destroyed files; only under the box's lock."""
+    for name in (*SECRET_FILES, SEALED_FILE):
+        for path in folder.glob(f"{name}.*"):
+            _wipe(path)
 
 
 def refuse_open_modes(status: os.stat_result, what: str) -> None:
@@ -253,6 +257,17 @@ def require_protection(folder: Path, wanted: str) -> None:
             f"[keys] protection is {wanted}, but the keys are kept by {found}; "
             "`bedside-edge keys seal` changes that"
         )
+
+
+def _wipe(path: Path) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_NOFOLLOW)
+    try:
+        os.write(fd, bytes(os.fstat(fd).st_size))
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+    path.unlink()
+    sync(path.parent)
 
 
 def sync(folder: Path) -> None:

@@ -107,23 +107,38 @@ def seal(
         step(f"{key_files.SEALED_FILE} is in place")
     if secret_files(folder) != found:  # reads what is on the disk, and destroys the plain files
         raise StoreUnavailableError("what was sealed is not what was there")
+    with _mapped():
+        key_files.sweep(folder)
     step("plain files are destroyed")
 
 
-def unseal(folder: Path, random: RandomBytes, step: Step = lambda _: None) -> None:
+def unseal(
+    folder: Path,
+    random: RandomBytes,
+    step: Step = lambda _: None,
+    *,
+    files: dict[str, bytes] | None = None,
+) -> None:
     """Keep the secret files as plain files of mode 0600 again.
+
+    Args:
+        folder: the key folder of a stopped box.
+        random: for temporary names.
+        step: told each thing done.
+        files: their content, when what seals them does not open them any more.
 
     Raises:
         KeysSealedError: the sealing does not open.
         StoreUnavailableError: the folder cannot be read or written.
     """
-    found = secret_files(folder)
+    found = secret_files(folder) if files is None else files
     with _mapped():
         for name, content in found.items():
             key_files.write_plain(folder / name, content, random)
         step("plain files are in place")
         if (folder / key_files.SEALED_FILE).exists():
             key_files.destroy(folder / key_files.SEALED_FILE)
+        key_files.sweep(folder)
         step(f"{key_files.SEALED_FILE} is gone")
 
 
