@@ -28,7 +28,6 @@ PURE_ELSEWHERE = [
     ("bedside_sync", "secagg"),
     ("bedside_sync", "wire"),
     ("bedside_flash", "plan"),
-    ("bedside_flash", "slots"),
 ]
 
 # (package, module, planted line, contract that must break)

@@ -5,7 +5,7 @@
 The row is the truth; links and folders are made to agree with it. The slot in service is never
 touched: a new one is filled beside it, tried a few times, and either becomes the one in service or
 is left as bad. Release counters never fall, and going back is allowed to a slot that was good and
-whose counter is not below the lowest one still permitted.
+whose counter is not below the lowest one that what was confirmed since still permits.
 """
 
 from dataclasses import dataclass, replace
@@ -59,6 +59,7 @@ class Slot:
     Attributes:
         digest: sha256 hex of the manifest in it; empty when empty.
         release_counter: as its manifest has it.
+        min_counter: once this was in service, nothing below this counter may serve again.
         tries: starts left in trial.
         deadline: seconds since the epoch by which a trial must be confirmed; 0 outside a trial.
         reason: stable code that says why it is bad.
@@ -68,6 +69,7 @@ class Slot:
     state: SlotState = SlotState.EMPTY
     digest: str = ""
     release_counter: int = 0
+    min_counter: int = 0
     tries: int = 0
     deadline: int = 0
     reason: str = ""
@@ -75,25 +77,41 @@ class Slot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """Both slots of a kind, which one serves, and the counter below which nothing installs."""
+    """Both slots of a kind, which one serves, and the counters that never fall.
+
+    Attributes:
+        kind: `app`, `profile`, `policy` or `model/<name>`.
+        active: `a`, `b`, or empty before anything was good.
+        floor: nothing below this counter is installed.
+        lowest: nothing below this counter serves, not even after a fall back.
+    """
 
     kind: str
     a: Slot
     b: Slot
-    active: str = ""  # "a", "b", or empty before anything was good
+    active: str = ""
     floor: int = 0
+    lowest: int = 0
 
     def __post_init__(self) -> None:
         if self.kind not in _KINDS and not self.kind.startswith(_MODEL):
             raise InvalidInputError(f"a slot holds {', '.join(_KINDS)} or model/<name>")
-        if self.active and self.slot(self.active).state is not SlotState.GOOD:
-            raise InvalidInputError("the slot in service is a good one")
+        serving = self.serving
+        if serving is not None and (
+            serving.state is not SlotState.GOOD or serving.release_counter < self.lowest
+        ):
+            raise InvalidInputError("the slot in service is a good one that is still permitted")
 
     def slot(self, name: str) -> Slot:
         """Return a slot by name."""
         if name not in ("a", "b"):
             raise InvalidInputError("a slot is a or b")
         return self.a if name == "a" else self.b
+
+    @property
+    def serving(self) -> Slot | None:
+        """The slot that serves; None while what the box came with does."""
+        return self.slot(self.active) if self.active else None
 
     @property
     def idle(self) -> Slot:
@@ -119,7 +137,7 @@ def _move(slot: Slot, wanted: SlotState) -> Slot:
 # --- installing ------------------------------------------------------------------------------
 
 
-def begin(pair: Pair, digest: str, release_counter: int) -> Pair:
+def begin(pair: Pair, digest: str, release_counter: int, min_counter: int = 0) -> Pair:
     """Take the idle slot for a new version; its old content is given up.
 
     Raises:
@@ -142,8 +160,12 @@ def begin(pair: Pair, digest: str, release_counter: int) -> Pair:
         cleared = _move(idle, SlotState.EMPTY)
     taken = _move(cleared, SlotState.STAGING)
     return pair.with_slot(
-        replace(
-            taken, digest=digest, release_counter=release_counter, tries=0, deadline=0, reason=""
+        Slot(
+            name=taken.name,
+            state=taken.state,
+            digest=digest,
+            release_counter=release_counter,
+            min_counter=min_counter,
         )
     )
 
@@ -191,7 +213,10 @@ def confirm(pair: Pair, now: int) -> Pair:
         raise WrongStateError("the trial was not confirmed in time")
     good = replace(_move(slot, SlotState.GOOD), tries=0, deadline=0)
     return replace(
-        pair.with_slot(good), active=good.name, floor=max(pair.floor, good.release_counter)
+        pair.with_slot(good),
+        active=good.name,
+        floor=max(pair.floor, good.release_counter),
+        lowest=max(pair.lowest, good.min_counter),
     )
 
 
@@ -214,37 +239,22 @@ def after_start(pair: Pair) -> Pair:
     return pair
 
 
-def roll_back(pair: Pair, lowest: int) -> Pair:
-    """Let the other good slot serve again.
-
-    Args:
-        pair: as it is.
-        lowest: the lowest release counter still permitted (`min_counter` of the version in
-            force); the floor for installing does not fall.
+def roll_back(pair: Pair) -> Pair:
+    """Let the other good slot serve again, else what the box came with; no counter falls.
 
     Raises:
-        NoSlotError: the other slot is not good.
-        RollbackRefusedError: the other slot's release is below `lowest`.
-    """
-    other = pair.idle
-    if not pair.active or other.state is not SlotState.GOOD:
-        raise NoSlotError("there is no other good version to go back to")
-    if other.release_counter < lowest:
-        raise RollbackRefusedError(
-            f"release {other.release_counter} is no longer permitted, {lowest} is the lowest"
-        )
-    return replace(pair, active=other.name)
-
-
-def serving(pair: Pair, lowest: int) -> Slot:
-    """Return the slot to serve from.
-
-    Raises:
-        NoSlotError: nothing is good, or what is good is no longer permitted: stop serving.
+        NoSlotError: nothing was installed, or there is nothing to go back to that may serve.
+        RollbackRefusedError: the other slot's release is no longer permitted.
     """
     if not pair.active:
-        raise NoSlotError("nothing was ever installed and confirmed")
-    slot = pair.slot(pair.active)
-    if slot.release_counter < lowest:
-        raise NoSlotError("the version in service is no longer permitted")
-    return slot
+        raise NoSlotError("what the box came with is in service")
+    other = pair.idle
+    if other.state is not SlotState.GOOD:
+        if pair.lowest:
+            raise NoSlotError("there is no other good version, and older ones are not permitted")
+        return replace(pair, active="")
+    if other.release_counter < pair.lowest:
+        raise RollbackRefusedError(
+            f"release {other.release_counter} is no longer permitted, {pair.lowest} is the lowest"
+        )
+    return replace(pair, active=other.name)

@@ -1,10 +1,13 @@
 """Slots under any history of installs, starts, failures and crashes."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from bedside_core import slots
 from bedside_core.errors import (
     BedsideError,
     FlashRefusedError,
@@ -13,14 +16,13 @@ from bedside_core.errors import (
     RollbackRefusedError,
     WrongStateError,
 )
-from bedside_flash import slots
-from bedside_flash.slots import TRIES, Pair, Slot, SlotState
+from bedside_core.slots import TRIES, Pair, Slot, SlotState
 
 NOW = 1_800_000_000
 
 
-def installed(pair: Pair, digest: str, counter: int, now: int = NOW) -> Pair:
-    pair = slots.begin(pair, digest, counter)
+def installed(pair: Pair, digest: str, counter: int, now: int = NOW, lowest: int = 0) -> Pair:
+    pair = slots.begin(pair, digest, counter, lowest)
     pair = slots.try_out(slots.verified(slots.staged(pair)), now, 600)
     pair, may = slots.charge_try(pair, now)
     assert may
@@ -32,13 +34,36 @@ def test_a_version_goes_all_the_way_and_the_other_slot_stays_to_go_back_to():
     assert (pair.active, pair.floor) == ("a", 1)
     pair = installed(pair, "v2", 2)
     assert (pair.active, pair.floor) == ("b", 2)
-    back = slots.roll_back(pair, lowest=1)
-    assert slots.serving(back, 1).digest == "v1"
+    back = slots.roll_back(pair)
+    assert back.serving.digest == "v1"
     assert back.floor == 2
     with pytest.raises(RollbackRefusedError):
-        slots.roll_back(pair, lowest=2)
-    with pytest.raises(NoSlotError):
-        slots.serving(back, 2)
+        slots.begin(back, "v1-again", 1)
+
+
+def test_what_a_confirmed_version_forbids_never_serves_again():
+    pair = installed(slots.fresh("app"), "v1", 1)
+    pair = installed(pair, "v2", 2, lowest=2)
+    assert pair.lowest == 2
+    with pytest.raises(RollbackRefusedError, match="no longer permitted"):
+        slots.roll_back(pair)
+    pair = slots.begin(pair, "v3", 3, 1)  # a later release that permits more takes nothing back
+    with pytest.raises(NoSlotError, match="not permitted"):
+        slots.roll_back(pair)
+    pair = slots.try_out(slots.verified(slots.staged(pair)), NOW, 600)
+    assert slots.confirm(pair, NOW).lowest == 2
+    with pytest.raises(InvalidInputError):
+        replace(pair, lowest=3)
+
+
+def test_the_first_version_gives_way_to_what_the_box_came_with():
+    pair = installed(slots.fresh("profile"), "v1", 1)
+    back = slots.roll_back(pair)
+    assert back.serving is None
+    assert back.floor == 1
+    with pytest.raises(NoSlotError, match="came with"):
+        slots.roll_back(back)
+    assert installed(back, "v2", 2).serving.digest == "v2"
 
 
 def test_nothing_older_is_installed_again():
@@ -60,7 +85,7 @@ def test_three_starts_without_a_confirmation_and_the_old_one_serves():
     assert not may
     assert pair.idle.state is SlotState.BAD
     assert pair.idle.reason == "tries-used-up"
-    assert slots.serving(pair, 0).digest == "v1"
+    assert pair.serving.digest == "v1"
 
 
 def test_a_trial_that_is_not_confirmed_in_time_falls_back_by_itself():
@@ -91,10 +116,10 @@ def test_a_start_that_has_no_trial_charges_nothing():
     for wrong in (slots.staged, slots.verified, lambda p: slots.confirm(p, NOW)):
         with pytest.raises(WrongStateError):
             wrong(pair)
+    assert pair.serving is None
     with pytest.raises(NoSlotError):
-        slots.roll_back(pair, 0)
-    with pytest.raises(NoSlotError):
-        slots.serving(pair, 0)
+        slots.roll_back(pair)
+    assert slots.after_start(pair) == pair
 
 
 def test_pairs_that_cannot_be_are_refused():
@@ -113,7 +138,7 @@ class History(RuleBasedStateMachine):
         super().__init__()
         self.pair = slots.fresh("app")
         self.now = NOW
-        self.highest = 0
+        self.highest = (0, 0)
         self.number = 0
         self.confirmed: set[str] = set()
 
@@ -128,7 +153,8 @@ class History(RuleBasedStateMachine):
     def fetch(self, step):
         self.number += 1
         counter = max(0, self.pair.floor + step)
-        self.attempt(lambda p: slots.begin(p, f"v{self.number}", counter))
+        lowest = max(0, counter - 2)
+        self.attempt(lambda p: slots.begin(p, f"v{self.number}", counter, lowest))
 
     @rule()
     def go_on(self):
@@ -156,18 +182,23 @@ class History(RuleBasedStateMachine):
         self.attempt(lambda p: slots.fail(p, "golden-mismatch"))
 
     @precondition(lambda self: self.pair.active)
-    @rule(lowest=st.integers(0, 5))
-    def go_back(self, lowest):
-        self.attempt(lambda p: slots.roll_back(p, lowest))
+    @rule()
+    def go_back(self):
+        self.attempt(slots.roll_back)
 
     @invariant()
     def service_is_never_in_doubt(self):
-        assert self.pair.floor >= self.highest
-        self.highest = self.pair.floor
-        if self.confirmed:
-            serving = slots.serving(self.pair, 0)
+        counters = (self.pair.floor, self.pair.lowest)
+        assert counters[0] >= self.highest[0]
+        assert counters[1] >= self.highest[1]
+        self.highest = counters
+        serving = self.pair.serving
+        if serving is None:
+            assert self.pair.lowest == 0
+        else:
             assert serving.state is SlotState.GOOD
             assert serving.digest in self.confirmed
+            assert serving.release_counter >= self.pair.lowest
 
 
 TestHistory = History.TestCase
