@@ -52,34 +52,36 @@ def calibrated(
     totals: Sequence[NDArray[np.int64]],
     variance: float,
     head: Head,
-    finding: int = 0,
     *,
+    constant: float,
+    finding: int = 0,
     alpha: float = 0.1,
 ) -> Calibrated:
     """Return probability and decision rule of one finding of a head.
 
     Args:
-        task: the settings, with a constant feature.
+        task: the settings; the last feature is the same for everybody.
         totals: the sums the head was solved from.
         variance: of the noise in each word of one night's sum.
         head: from `solve_head`.
+        constant: value of the last feature.
         finding: column of the head.
         alpha: share of each class that may lie beyond the undetermined band.
 
     Raises:
-        InvalidInputError: the settings have no constant feature.
+        InvalidInputError: the constant is 0: there are no counts in the sums.
         RoundRefusedError: counts drown in the noise, or the head does not tell the classes apart.
     """
-    if not task.constant:
+    if constant <= 0:
         raise InvalidInputError("without a constant feature the sums hold no counts")
     gram, right = read_sums(task, totals)
-    value, weights = task.constant / task.scale, head.weights[:, finding]
-    everybody, positives = gram[-1, -1] / value**2, right[-1, finding] / value
-    noise = math.sqrt(variance * len(totals)) / (task.label_weight * task.scale * value)
+    weights = head.weights[:, finding]
+    everybody, positives = gram[-1, -1] / constant**2, right[-1, finding] / constant
+    noise = math.sqrt(variance * len(totals)) / (task.label_weight * task.scale * constant)
     if min(positives, everybody - positives) <= max(_MULTIPLE * noise, 2.0):
         raise RoundRefusedError("the counts of the round drown in its noise: no head from it")
     with_it = float(weights @ right[:, finding]) / positives
-    all_sum = float(weights @ gram[:, -1]) / value
+    all_sum = float(weights @ gram[:, -1]) / constant
     without = (all_sum - with_it * positives) / (everybody - positives)
     square = max(float(weights @ gram @ weights), 0.0) / everybody
     share = positives / everybody

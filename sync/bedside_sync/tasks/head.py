@@ -10,9 +10,9 @@ integers. Since 49 <= 2 * 25 the first two together never pass 25 |x|^4, so
 holds exactly, whatever the floating point arithmetic before did. The hub solves the ridge problem
 after the noise; nothing needs to be iterated and no site waits for another.
 
-With `constant` the last feature is the same for every patient. Then the sum also holds how many
-patients and positives there are and where they lie, so intercept and calibration cost no further
-privacy (`tasks.calibrated`).
+When the last feature is the same for every patient, the sum also holds how many patients and
+positives there are and where they lie: intercept and calibration cost no further privacy
+(`tasks.calibrated`).
 
 Source: Foulds et al. 2016 arXiv:1603.07294 and Wang 2018 arXiv:1803.02596 (noisy sufficient
 statistics, ridge chosen after the noise).
@@ -40,12 +40,11 @@ class HeadTask:
     """The public settings of a training round.
 
     Attributes:
-        features: p, after the projection; the constant one counts.
+        features: p, after the projection; a constant one counts.
         findings: names of the labels, in the order of their columns.
         scale: integer units of a feature; 64 keeps the rounding below the noise.
         label_weight: a: how the budget is shared between x x^T and x y.
         most_positive: L: most findings one patient may have; more are dropped.
-        constant: integer units of the last feature, the same for everybody; 0 for none.
     """
 
     features: int
@@ -53,18 +52,10 @@ class HeadTask:
     scale: int = 64
     label_weight: int = 160
     most_positive: int = 4
-    constant: int = 0
 
     def __post_init__(self) -> None:
         if self.features < 1 or not self.findings or self.most_positive < 1:
             raise InvalidInputError("a head has features and findings")
-        if not 0 <= self.constant < self.scale or (self.constant and self.features < 2):
-            raise InvalidInputError("a constant feature is below 1 and stands beside others")
-
-    @property
-    def measured(self) -> int:
-        """Features that come from images."""
-        return self.features - bool(self.constant)
 
     @property
     def bounds(self) -> Bounds:
@@ -98,7 +89,7 @@ def head_vector(
 
     Args:
         task: the settings.
-        x: (patients, measured) real features; rows that leave no room in norm 1 are clipped.
+        x: (patients, p) real features; rows above norm 1 are clipped.
         y: (patients, findings) of 0 and 1; of more than `most_positive` ones the later are dropped
             (their order is public and the same for everybody).
         draw: uniform words for the rounding.
@@ -106,13 +97,13 @@ def head_vector(
     Raises:
         InvalidInputError: arrays of other shapes, or labels other than 0 and 1.
     """
-    if x.ndim != 2 or x.shape[1] != task.measured or y.shape != (len(x), len(task.findings)):
+    if x.ndim != 2 or x.shape[1] != task.features or y.shape != (len(x), len(task.findings)):
         raise InvalidInputError("features and labels have other shapes than the round")
     if not np.isin(y, (0, 1)).all():
         raise InvalidInputError("labels are 0 or 1")
     kept: list[NDArray[np.int64]] = []
     labels: list[NDArray[np.int64]] = []
-    for row, label in zip(_with_constant(task, x), y, strict=True):
+    for row, label in zip(x, y, strict=True):
         integers = round_row(row, task.bounds, draw)
         if integers is not None:
             kept.append(integers)
@@ -131,20 +122,9 @@ def head_vector(
     return np.concatenate(parts).astype(np.int64), len(x) - len(kept)
 
 
-def _with_constant(task: HeadTask, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    if not task.constant:
-        return x
-    value = task.constant / task.scale
-    with np.errstate(over="ignore", invalid="ignore"):  # what is no number is left out later
-        norms = np.linalg.norm(x, axis=1, keepdims=True)
-        room = math.sqrt(1 - value * value) * (1 - 1e-9)  # so that clipping leaves the constant
-        clipped = x * np.minimum(1.0, room / np.maximum(norms, 1e-300))
-    return np.hstack([clipped, np.full((len(x), 1), value)])
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Head:
-    """A linear head: scores are `x @ weights`, the constant feature last where there is one."""
+    """A linear head: scores are `x @ weights`."""
 
     weights: NDArray[np.float64]  # (p, findings)
     ridge: float
