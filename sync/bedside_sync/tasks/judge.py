@@ -41,8 +41,8 @@ class Validation:
 
     @property
     def sensitivity2(self) -> int:
-        """Delta^2 of one patient; the veto is a site's, not a patient's."""
-        return (self.most * self.scale) ** 2
+        """Delta^2 of one patient: all images in one cell, and a site's veto turned by this case."""
+        return (self.most**2 + 1) * self.scale**2
 
     @property
     def largest(self) -> int:
@@ -215,7 +215,11 @@ def vote_vector(items: int, classes: int, votes: Sequence[int | None]) -> NDArra
 
 
 def read_votes(
-    total: NDArray[np.int64], classes: int, sd: float, *, margin: float = 0.5
+    total: NDArray[np.int64] | NDArray[np.float64],
+    classes: int,
+    sd: float,
+    *,
+    margin: float = 0.5,
 ) -> list[Consensus]:
     """Return the consensus on each item: the class that leads by more than noise and margin."""
     found: list[Consensus] = []
