@@ -54,11 +54,16 @@ _CODES = {
     "instance_number": 0x00200013,
     "frames": 0x00280008,
     "burned_in": 0x00280301,
+    "pixel_spacing": 0x00280030,
+    "detector_spacing": 0x00181164,
+    "kvp": 0x00180060,
+    "exposure": 0x00181152,
+    "exposure_uas": 0x00181153,
 }
 _CHARSET, _IMAGE_TYPE, _NAME, _REFERRING = 0x00080005, 0x00080008, 0x00100010, 0x00080090
 _CLASS, _INSTANCE, _STUDY, _SERIES = 0x00080016, 0x00080018, 0x0020000D, 0x0020000E
 _SERIES_LATERALITY, _LATERALITY = 0x00200060, 0x00200062
-_EXPECTED, _ROWS, _COLUMNS = 0x00201208, 0x00280010, 0x00280011
+_EXPECTED, _ROWS, _COLUMNS, _BITS = 0x00201208, 0x00280010, 0x00280011, 0x00280101
 _PRIORITY, _OLD_PRIORITY = 0x00401003, 0x0032000C
 # admitting diagnoses, procedure, requested procedure: sequences of coded words
 _CODE_SEQUENCES = (0x00081084, 0x00081032, 0x00321064)
@@ -69,7 +74,8 @@ _WANTED = frozenset(
         *_DESCRIPTIONS.values(),
         *_CODE_SEQUENCES,
         *(_CHARSET, _IMAGE_TYPE, _NAME, _REFERRING, _CLASS, _INSTANCE, _STUDY, _SERIES),
-        *(_SERIES_LATERALITY, _LATERALITY, _EXPECTED, _ROWS, _COLUMNS, _PRIORITY, _OLD_PRIORITY),
+        *(_SERIES_LATERALITY, _LATERALITY, _EXPECTED, _ROWS, _COLUMNS, _BITS),
+        *(_PRIORITY, _OLD_PRIORITY),
     )
 )
 _LAST = max(_WANTED)
@@ -119,6 +125,7 @@ def read_header(data: bytes | memoryview, *, cut: bool = False) -> Header:
         image_type=_several(values.get(_IMAGE_TYPE, b"")),
         rows=_unsigned(values.get(_ROWS, b""), little),
         columns=_unsigned(values.get(_COLUMNS, b""), little),
+        bits_stored=_unsigned(values.get(_BITS, b""), little),
         expected_instances=_integer_string(values.get(_EXPECTED, b"")),
         codes=_code_values([values.get(tag, b"") for tag in _CODE_SEQUENCES], little),
         requested_priority=part10.text(values.get(_PRIORITY) or values.get(_OLD_PRIORITY, b"")),

@@ -112,6 +112,12 @@ class Header:
     procedure: str = ""  # Requested Procedure Description
     diagnosis: str = ""  # Admitting Diagnoses Description
     codes: tuple[str, ...] = ()  # Code Values of procedures and admitting diagnoses
+    bits_stored: int = 0
+    pixel_spacing: str = ""  # DS, rows before columns, as sent, mm
+    detector_spacing: str = ""  # Imager Pixel Spacing, likewise
+    kvp: str = ""
+    exposure: str = ""  # IS, mAs
+    exposure_uas: str = ""  # IS, microampere seconds
 
 
 class Way(StrEnum):
