@@ -19,6 +19,9 @@ from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from bedside_core.errors import InvalidConfigError, InvalidInputError, SealedError, UnavailableError
 from bedside_core.findings import Check
 from bedside_core.incident import Cause
@@ -33,6 +36,7 @@ from bedside_edge.dicom.part10 import head
 from bedside_edge.dicom.read import PydicomReader
 from bedside_edge.dicom.scp import StorageScp
 from bedside_edge.dicom.ul import AcceptorSettings, Caller
+from bedside_edge.engine.selftest import prepare_cases
 from bedside_edge.outgoing import Outgoing
 from bedside_edge.ports import JobState
 from bedside_edge.ports.evidence import BOX
@@ -51,6 +55,7 @@ from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.results import ResultsService
 from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
+from bedside_edge.services.watchdog import Watchdog
 from bedside_edge.services.witnessing import Times, Witnessing
 from bedside_edge.services.worker import Bell, Jobs, Worker
 from bedside_edge.services.workitems import WorkitemPerformer, WorkitemService
@@ -68,6 +73,7 @@ from bedside_edge.state_folder import (
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.key_files import protection_of
 from bedside_edge.system.malloc_glibc import keep_freed_memory
+from bedside_edge.system.notify_systemd import SystemdManager
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.random_os import OsRandom
 from bedside_edge.system.tls_openssl import ServerTls
@@ -86,6 +92,7 @@ from bedside_edge.wiring import (
 log = logging.getLogger(__name__)
 
 _STOP_S = 5.0
+_ANSWER_S = 5.0  # for the HTTP loop to answer the self-check
 
 
 class Box:
@@ -211,12 +218,15 @@ class Box:
             config, folder, self.state, self.gate, self.grading.grading.rho
         )
         self._nights = Loop(self.privacy.nights, self.bell)
+        self.manager = SystemdManager()
+        self._watch = Loop(Watchdog(self.manager, Health(self).self_check), Bell())
         self._sweeper = Loop(self.keeping.retention, self.bell)
         self._clocks = Loop(self.incidents, self.bell)
         self._performer = Loop(self._workitem_performer(), self.bell)
         self._performing: list[threading.Thread] = []
         self.workers = [self._worker() for _ in range(self.loaded.opened.plan.streams)]
         self._threads: list[threading.Thread] = []
+        self.http_loop: asyncio.AbstractEventLoop | None = None
 
     @property
     def services(self) -> Services:
@@ -288,8 +298,19 @@ class Box:
         self._performing.append(nights)
         return self.scp.start()
 
+    def serving(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Say that requests are answered now; from here on the self-check runs if anybody waits."""
+        self.http_loop = loop
+        self.manager.ready("serving")
+        if self.manager.watchdog_s > 0:
+            watching = threading.Thread(target=self._watch.run, name="self-check", daemon=True)
+            watching.start()
+            self._performing.append(watching)
+
     def stop(self) -> None:
         """Stop taking in, finish what is in hand, close the state folder."""
+        self.manager.stopping()
+        self._watch.stop()
         self.scp.stop(_STOP_S)
         for worker in self.workers:
             worker.stop()
@@ -369,6 +390,7 @@ class Health:
 
     def __init__(self, box: Box) -> None:
         self._box = box
+        self._golden: NDArray[np.float32] | None = None
 
     def checks(self) -> Mapping[str, Check]:
         """Return every readiness check by name."""
@@ -381,6 +403,15 @@ class Health:
                 self._dicom(),
                 self._keys(),
             )
+        }
+
+    def self_check(self) -> Mapping[str, bool]:
+        """Look at everything a restart could mend, the engine's answer included."""
+        return {
+            "queue": self._queue().passed,
+            "dicom": self._dicom().passed,
+            "http": self._http_answers(),
+            "model": self._reads_a_golden_case(),
         }
 
     def gauges(self) -> Mapping[str, float]:
@@ -430,6 +461,21 @@ class Health:
         reason = "listening" if acceptor.listening else "not listening"
         return Check(name="dicom", passed=acceptor.listening, reason=reason)
 
+    def _http_answers(self) -> bool:
+        loop, answered = self._box.http_loop, threading.Event()
+        if loop is None:
+            return False
+        loop.call_soon_threadsafe(answered.set)
+        return answered.wait(_ANSWER_S)
+
+    def _reads_a_golden_case(self) -> bool:
+        """Run the package's first golden case again: the logit of the start, within tolerance."""
+        loaded = self._box.loaded
+        if self._golden is None:
+            self._golden = prepare_cases(loaded.package)[0][1].tensor
+        known, allowed = loaded.opened.test.logits[0], loaded.opened.test.allowed_logit
+        return abs(loaded.model.engine.run(self._golden).logit - known) <= allowed
+
     def _keys(self) -> Check:
         kept = self._box.keys_protection
         return Check(name="keys", passed=True, reason=f"keys are kept by {kept}, see docs/keys.md")
@@ -476,7 +522,12 @@ async def _serve(box: Box, ready_file: Path | None) -> None:
     )
     addresses: dict[str, object] = {}
     tls = box.http_tls.context if box.http_tls else None
-    server = Server(app, http, on_started=lambda: _announce(addresses, ready_file), tls=tls)
+
+    def started() -> None:
+        _announce(addresses, ready_file)
+        box.serving(asyncio.get_running_loop())
+
+    server = Server(app, http, on_started=started, tls=tls)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, server.leave)
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, box.reload_certificates)
