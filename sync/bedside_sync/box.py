@@ -155,12 +155,16 @@ class BoxRole:
         tally.check_receipt(receipt, report, self._keys.hub)
         self._journal.keep(name, RECEIPT, receipt.encode())
 
+    def take_back(self, name: str) -> None:
+        """Decide to withdraw, durably: nothing more is sent; `withdraw` tells the hub."""
+        self._may(name, Box.WITHDRAWN)
+        signed = tally.withdraw(self._manifest(name), self._keys.box, self._keys.sign)
+        self._journal.keep(name, WITHDRAWAL, signed.encode())
+
     def withdraw(self, name: str, hub: HubCalls) -> None:
         """Take the report back: kept first, then told; told again if the hub did not hear it."""
         if self.state(name) is not Box.WITHDRAWN:
-            self._may(name, Box.WITHDRAWN)
-            signed = tally.withdraw(self._manifest(name), self._keys.box, self._keys.sign)
-            self._journal.keep(name, WITHDRAWAL, signed.encode())
+            self.take_back(name)
         data = self._journal.read(name, WITHDRAWAL)
         hub.withdraw(name, decode(tally.SignedWithdrawal, data))
 

@@ -50,6 +50,17 @@ class HubCalls:
         """Return the rounds that are not over."""
         return [decode(SignedManifest, data) for data in split_parts(self._ask("rounds").payload)]
 
+    def states(self) -> dict[str, str]:
+        """Return how far each round that is not over has come at the hub, by name."""
+        payload = self._ask("states").payload
+        try:
+            found = json.loads(payload)
+        except ValueError as cause:
+            raise InvalidMessageError("the hub's list of states is unreadable") from cause
+        if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
+            raise InvalidMessageError("the hub's list of states is unreadable")
+        return found
+
     def upcoming(self) -> list[str]:
         """Return the rounds to come that ask this box for a helper's key."""
         return _names(self._ask("upcoming").payload)

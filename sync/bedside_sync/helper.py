@@ -7,8 +7,8 @@ released -> spent    mask sums are deleted after the audit time; round and diges
 """
 
 import logging
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -35,6 +35,15 @@ DIGEST: Final = "digest"
 ANSWER: Final = "masks"
 TABLE: Final = "table"
 SPENT: Final = "spent"
+MOST_KEYS: Final = 64  # rounds to come; who announces more only fills disks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Candidate:
+    """A report and what its envelope held for this helper; nothing when it does not open."""
+
+    report: Report
+    seeds: Mapping[int, bytes] = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +63,7 @@ class HelperRole:
 
     def __init__(self, journal: Journal, keys: HelperKeys) -> None:
         self._journal, self._keys = journal, keys
+        self._seen: dict[str, dict[str, _Candidate]] = {}  # while a round is worked on
 
     def state(self, name: str) -> Helper:
         """Return how far the helper is with a round."""
@@ -71,6 +81,8 @@ class HelperRole:
         """Make the round's key pair, keep it wrapped, and return its signed public half."""
         context = b"round key " + name.encode()
         if self.state(name) is Helper.IDLE:
+            if self._keyed() >= MOST_KEYS:
+                raise RoundRefusedError(f"{MOST_KEYS} rounds to come hold a key of this helper")
             private = self._keys.random(32)
             self._journal.keep(name, ROUND_KEY, self._keys.wrap(private, context))
         if self.state(name) is not Helper.KEYED:
@@ -100,6 +112,7 @@ class HelperRole:
             HubRefusedError: the round is not so far; ask again later.
         """
         name = manifest.round
+        self._seen.pop(name, None)  # asked for once a visit
         if self.state(name) is Helper.KEYED and self._keys.now() >= manifest.expires:
             self._sign_empty(manifest, hub)
         elif self.state(name) is Helper.KEYED:
@@ -110,6 +123,7 @@ class HelperRole:
             self._release(manifest, roster, hub)
         if self.state(name) is Helper.RELEASED:
             self._answer(manifest, hub)
+        self._seen.pop(name, None)
         return self.state(name)
 
     def forget(self, manifest: Manifest) -> None:
@@ -138,40 +152,48 @@ class HelperRole:
 
     def _look(self, manifest: Manifest, roster: Roster, hub: HubCalls) -> None:
         """Open every envelope and tell the hub which are not right."""
-        bad = self._bad(manifest, roster, hub.candidates(manifest.round))
+        bad = [box for box, one in self._look_at(manifest, roster, hub).items() if not one.seeds]
         signed = committee.find(manifest, self._keys.box, bad, self._keys.sign)
         hub.findings(manifest.round, signed)
 
-    def _bad(
-        self, manifest: Manifest, roster: Roster, candidates: list[tuple[Report, bytes]]
-    ) -> list[str]:
+    def _look_at(
+        self, manifest: Manifest, roster: Roster, hub: HubCalls
+    ) -> dict[str, "_Candidate"]:
+        """Fetch every candidate of a closed round, check it and open its envelope, once a visit."""
+        held = self._seen.get(manifest.round)
+        if held is not None:
+            return held
         index, private = manifest.helper(self._keys.box), self._private(manifest.round)
-        bad: list[str] = []
-        for report, envelope in candidates:
+        found: dict[str, _Candidate] = {}
+        for report, envelope in hub.candidates(manifest.round):
             member = roster.members.get(report.body.box)
             if member is None:
                 raise RoundRefusedError("a candidate is not on the roster")
             check_report(manifest, report, member.key)
             try:
-                open_envelope(manifest, report, index, envelope, private)
+                seeds = open_envelope(manifest, report, index, envelope, private)
             except RoundRefusedError:
-                bad.append(report.body.box)
-        return bad
+                seeds = {}  # complained about
+            found[report.body.box] = _Candidate(report=report, seeds=seeds)
+        self._seen[manifest.round] = found
+        return found
+
+    def _keyed(self) -> int:
+        return sum(self.state(name) is Helper.KEYED for name in self._journal.rounds())
 
     def _sign_set(
         self, manifest: Manifest, roster: Roster, hub: HubCalls, own: frozenset[str]
     ) -> None:
         wanted = hub.digest(manifest.round)
-        candidates = {report.body.box: report for report, _ in hub.candidates(manifest.round)}
+        candidates = self._look_at(manifest, roster, hub)
         named = {one.box for one in wanted.reports}
         if not named <= set(candidates):
             raise RoundRefusedError("the set holds a report that was no candidate")
-        reports = [candidates[box] for box in sorted(named)]
+        reports = [candidates[box].report for box in sorted(named)]
         checked = committee.check_set(manifest, roster, reports, receipts=own)
         if checked != wanted:
             raise RoundRefusedError("the set is not made of the candidates' reports")
-        bad = set(self._bad(manifest, roster, hub.candidates(manifest.round)))
-        if bad & named:
+        if not all(candidates[box].seeds for box in named):
             raise RoundRefusedError("the set holds a box this helper complained about")
         self._cosign(manifest, wanted, hub)
 
@@ -212,13 +234,9 @@ class HelperRole:
         if len(cosignatures) < manifest.quorum:
             return  # others have still to sign
         committee.check_quorum(manifest, roster, wanted, cosignatures)
-        index, private = manifest.helper(self._keys.box), self._private(name)
         named = {one.box for one in wanted.reports}
-        seeds = {
-            report.body.box: open_envelope(manifest, report, index, envelope, private)
-            for report, envelope in hub.candidates(name)
-            if report.body.box in named
-        }
+        candidates = self._look_at(manifest, roster, hub)
+        seeds = {box: candidates[box].seeds for box in named if box in candidates}
         answer = committee.unmask(
             manifest, wanted, helper=self._keys.box, seeds=seeds, sign=self._keys.sign
         )

@@ -33,6 +33,7 @@ class HubServer:
             "time": self._time,
             "roster": self._roster,
             "rounds": self._rounds,
+            "states": self._states,
             "upcoming": self._upcoming,
             "helperkey": self._helper_key,
             "begin": self._begin,
@@ -90,6 +91,11 @@ class HubServer:
     def _rounds(self, _peer: str, _request: Message) -> Message:
         manifests = [signed.encode() for signed in self._service.open_rounds()]
         return Message(kind="rounds", payload=join_parts(*_page(manifests)))
+
+    def _states(self, _peer: str, _request: Message) -> Message:
+        names = [signed.manifest.round for signed in self._service.open_rounds()]
+        states = {name: self._service.store.state(name).value for name in names}
+        return Message(kind="states", payload=canonical(states))
 
     def _records(self, _peer: str, request: Message) -> Message:
         names = self._service.store.transcripts()[request.integer("from") :]
