@@ -1,7 +1,7 @@
 """The error of a plan against epsilon as an SVG picture: what a budget buys, drawn without data."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bedside_core.planner import Plan, Schedule, curve
 from bedside_core.statistics.query import Query
@@ -15,7 +15,14 @@ _ERRORS = (0.001, 0.01, 0.1, 1.0, 10.0)
 _TICKS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 
-def error_picture(query: Query, size: int, schedule: Schedule, nights: int, chosen: Plan) -> str:
+def error_picture(
+    query: Query,
+    size: int,
+    schedule: Schedule,
+    nights: int,
+    chosen: Plan,
+    shares: Mapping[int, int] | None = None,
+) -> str:
     """Return an SVG: relative error of a count over epsilon, both axes logarithmic.
 
     Args:
@@ -24,8 +31,9 @@ def error_picture(query: Query, size: int, schedule: Schedule, nights: int, chos
         schedule: how often.
         nights: of the epoch.
         chosen: the plan to mark.
+        shares: of the grades, where each has noise of its own.
     """
-    points = curve(query, EPSILONS, size, schedule, nights)
+    points = curve(query, EPSILONS, size, schedule, nights, shares)
     lines = [_path(points, "#1f5fa8", "")]
     labels = [("#1f5fa8", "", f"{schedule}, {size} studies")]
     if schedule is Schedule.NIGHTLY:

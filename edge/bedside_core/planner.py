@@ -5,7 +5,7 @@ arrive. A plan's cost is the ledger's charge to the unit, because both come from
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -16,6 +16,7 @@ from bedside_core.statistics.measure import choice_law, gaussian_law
 from bedside_core.statistics.query import Query
 from bedside_core.statistics.reading import GREY, MISS
 from bedside_core.statistics.running import running
+from bedside_core.statistics.strata import GRADES, Strata, prices, strata
 
 DELTA = 1e-6  # at which epsilon is printed
 USEFUL = 0.25  # a relative standard error above it calls for a longer window
@@ -140,6 +141,33 @@ def _running_plan(query: Query, units: int, size: int, nights: int) -> Plan:
     )
 
 
+def plan_strata(graded: Strata, size: int) -> Plan:
+    """Return the plan of a release with noise by grade: the error of the sum over the grades."""
+    _check(size, Schedule.ONE_OFF, 1)
+    query = graded.query
+    sigma, width = math.sqrt(graded.variance), graded.half_width(MISS)
+    pairs = zip(query.cells, query.units, query.grid_steps(), strict=True)
+    relative = sigma / _study_unit(query) / size
+    return Plan(
+        schedule=Schedule.ONE_OFF,
+        nights=1,
+        size=size,
+        cost=graded.cost,
+        epsilon=epsilon(graded.cost, DELTA),
+        sigma2=sum(law.sigma2 for law in graded.laws.values()),
+        lines=tuple(_line(cell, unit, step, sigma, width, size) for cell, unit, step in pairs),
+        relative=relative,
+        weekly=None,
+        weekly_release=None,
+        warnings=_warnings(relative, size, Schedule.ONE_OFF, None),
+    )
+
+
+def strata_for(query: Query, units: int, shares: Mapping[int, int]) -> Strata:
+    """Return the strata of a release of `units` whose grades spend in proportion to `shares`."""
+    return strata(query, dict(zip(GRADES, prices(units, shares), strict=True)))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChoicePlan:
     """Price of quantiles and how far off their rank may be.
@@ -213,12 +241,16 @@ def curve(
     size: int,
     schedule: Schedule = Schedule.ONE_OFF,
     nights: int = 1,
+    shares: Mapping[int, int] | None = None,
 ) -> tuple[tuple[float, float], ...]:
-    """Return (epsilon, relative error) points: what a budget buys."""
-    return tuple(
-        (target, plan(query, cap_units(target, DELTA), size, schedule, nights).relative)
-        for target in epsilons
-    )
+    """Return (epsilon, relative error) points: what a budget buys; `shares` are those of grades."""
+
+    def relative(units: int) -> float:
+        if shares is not None:
+            return plan_strata(strata_for(query, units, shares), size).relative
+        return plan(query, units, size, schedule, nights).relative
+
+    return tuple((target, relative(cap_units(target, DELTA))) for target in epsilons)
 
 
 def _line(cell: str, unit: int, step: int, sigma: float, width: float, size: int) -> Line:

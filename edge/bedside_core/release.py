@@ -25,6 +25,7 @@ from bedside_core.statistics.measure import (
 from bedside_core.statistics.query import Query, compile_query
 from bedside_core.statistics.running import running
 from bedside_core.statistics.spec import KeySet, Kind, Number, StatSpec, Weight
+from bedside_core.statistics.strata import GRADES, Strata, strata
 
 FORMAT = "bedside-release/1"
 _MOST_NIGHTS = 3660
@@ -40,6 +41,8 @@ class ReleaseRequest:
         snapshot: random label of the frozen snapshot, or of the epoch for a schedule.
         policy: digest of the signed policy whose public bounds are in `specs`.
         pure: discrete Laplace noise instead of Gaussian; for one-off counts in pure epsilon.
+        strata: rho for each grade of data, 1 to 5, the first of them `units`; empty for one price
+            for all. Each grade is measured with its own noise, and the data set pays the largest.
     """
 
     specs: tuple[StatSpec, ...]
@@ -52,6 +55,7 @@ class ReleaseRequest:
     schedule: Schedule = Schedule.ONE_OFF
     nights: int = 1
     pure: bool = False
+    strata: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         names = (self.snapshot, self.dataset, self.policy, self.purpose)
@@ -68,6 +72,16 @@ class ReleaseRequest:
             raise InvalidInputError("a schedule uses Gaussian noise")
         if any(spec.weight is not Weight.STUDY for spec in self.specs) and not once:
             raise InvalidInputError("patient weights need a closed window, not nights")
+        if self.strata:
+            self._check_strata()
+
+    def _check_strata(self) -> None:
+        if any(type(one) is not int or one < 1 for one in self.strata):
+            raise InvalidInputError("every grade pays at least 1 unit of rho")
+        if len(self.strata) != len(GRADES) or self.strata[0] != self.units:
+            raise InvalidInputError("each grade has its price, and the first is the release's")
+        if self.schedule is not Schedule.ONE_OFF or self.pure:
+            raise InvalidInputError("noise by grade is Gaussian, and released once")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +90,7 @@ class Prepared:
 
     Attributes:
         query, law: of a vector; for a running total the law is that of one night's y.
+        strata: the laws of the grades instead of one law.
         choice, choice_law: of a quantile, instead.
         cost: what the ledger charges, once.
         fingerprint: SHA-256, hex.
@@ -88,6 +103,7 @@ class Prepared:
     law: Law | None = None
     choice: Choice | None = None
     choice_law: ChoiceLaw | None = None
+    strata: Strata | None = None
 
 
 def prepare(request: ReleaseRequest) -> Prepared:
@@ -98,14 +114,20 @@ def prepare(request: ReleaseRequest) -> Prepared:
     """
     name = fingerprint(request)
     if any(spec.kind is Kind.QUANTILE for spec in request.specs):
-        if len(request.specs) != 1 or request.schedule is not Schedule.ONE_OFF or request.pure:
-            raise InvalidInputError("a quantile is released alone and once")
+        plain = not (request.pure or request.strata)
+        if len(request.specs) != 1 or request.schedule is not Schedule.ONE_OFF or not plain:
+            raise InvalidInputError("a quantile is released alone, once, at one price")
         choice = compile_choice(request.specs[0])
         chosen = choice_law(choice, request.units)
         return Prepared(
             request=request, cost=chosen.cost, fingerprint=name, choice=choice, choice_law=chosen
         )
     query = compile_query(request.specs)
+    if request.strata:
+        graded = strata(query, dict(zip(GRADES, request.strata, strict=True)))
+        return Prepared(
+            request=request, cost=graded.cost, fingerprint=name, query=query, strata=graded
+        )
     law: Law
     if request.pure:
         law = laplace_law(query, request.units)
@@ -130,7 +152,7 @@ def fingerprint(request: ReleaseRequest) -> str:
         "schedule": str(request.schedule),
         "nights": request.nights,
         "pure": request.pure,
-    }
+    } | graded_part(request)
     data = json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
     return hashlib.sha256(data).hexdigest()
 
@@ -143,10 +165,15 @@ def request_document(request: ReleaseRequest) -> bytes:
     named = ("snapshot", "dataset", "epoch", "policy", "purpose", "nights", "units", "pure")
     identity = {name: getattr(request, name) for name in named}
     document = {
-        "identity": identity | {"schedule": str(request.schedule)},
+        "identity": identity | {"schedule": str(request.schedule)} | graded_part(request),
         "statistics": [spec_document(spec) for spec in request.specs],
     }
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
+
+
+def graded_part(request: ReleaseRequest) -> dict[str, object]:
+    """Return the prices of the grades where there are some; other documents have no such key."""
+    return {"strata": list(request.strata)} if request.strata else {}
 
 
 def spec_document(spec: StatSpec) -> dict[str, object]:

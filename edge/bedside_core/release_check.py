@@ -28,6 +28,7 @@ from bedside_core.release_document import (
     answer_part,
     canonical,
     public_part,
+    released_integers,
 )
 from bedside_core.signatures import PublicKey, open_envelope
 from bedside_core.statistics import spec as specs
@@ -145,7 +146,7 @@ def check_document(data: bytes, earlier: Sequence[Sequence[int]] | None = None) 
     try:
         prepared = prepare(parse_request(found))
         around = _surroundings(found)
-        values = tuple(cell["value"] for cell in found["cells"])
+        values = released_integers(found)
         wanted = public_part(prepared, around)
         running = prepared.request.schedule is Schedule.RUNNING
         complete = not running or earlier is not None or around.night == 0
@@ -203,6 +204,7 @@ def parse_request(found: Mapping[str, Any]) -> ReleaseRequest:
         schedule=Schedule(named["schedule"]),
         nights=named["nights"],
         pure=named["pure"],
+        strata=tuple(named.get("strata", ())),
     )
 
 

@@ -11,17 +11,19 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
+from typing import Any
 
 from bedside_core.accounting import UNITS_PER_RHO, epsilon
 from bedside_core.errors import InvalidInputError
 from bedside_core.ledger.entries import Scope
 from bedside_core.planner import DELTA, Schedule, plan_choice
-from bedside_core.release import Prepared, spec_document
+from bedside_core.release import Prepared, graded_part, spec_document
 from bedside_core.release_figures import figures
 from bedside_core.statistics.choice import Choice
 from bedside_core.statistics.measure import ChoiceLaw, GaussianLaw, Law
 from bedside_core.statistics.query import BOUND_HITS
 from bedside_core.statistics.reading import (
+    MISS,
     NOT_COVERED,
     Answer,
     Estimate,
@@ -30,6 +32,7 @@ from bedside_core.statistics.reading import (
 )
 from bedside_core.statistics.running import running
 from bedside_core.statistics.spec import Weight
+from bedside_core.statistics.strata import Strata, total
 
 FORMAT = "bedside-release-document/1"
 PAYLOAD_TYPE = "application/vnd.bedside.release+json"  # of the DSSE envelope
@@ -95,7 +98,8 @@ def release_document(
     Args:
         prepared: the release.
         values: the noisy integers in release order; of a quantile the chosen places of the grid;
-            of a running total this night's measurement.
+            of a running total this night's measurement; by grade the vectors of the grades, one
+            after the other.
         around: what the ledger says.
         earlier: of a running total, the measurements of all nights before, in order.
 
@@ -131,7 +135,8 @@ def public_part(prepared: Prepared, around: Surroundings) -> dict[str, object]:
             "night": around.night,
             "units": request.units,
             "pure": request.pure,
-        },
+        }
+        | graded_part(request),
         "statistics": [spec_document(spec) for spec in request.specs],
         "noise": noise_part(prepared),
         "cost": price(prepared.cost),
@@ -150,16 +155,49 @@ def answer_part(
         raise InvalidInputError("a release holds integers")
     if prepared.choice is not None and prepared.choice_law is not None:
         return _chosen(prepared.choice, prepared.choice_law, values)
+    graded: dict[str, object] = {}
+    if prepared.strata is not None:
+        vectors = by_grade(prepared.strata, values)
+        graded, values = {"grades": _grades(prepared.strata, vectors)}, total(vectors)
     read = reading(prepared, values, night, earlier)
-    cells = [
+    found = {name: estimate_part(one) for name, one in figures(read).items()}
+    truncation = _truncation(read)
+    return graded | {"cells": _cells(read, values), "figures": found, "truncation": truncation}
+
+
+def by_grade(graded: Strata, values: Sequence[int]) -> list[tuple[int, ...]]:
+    """Return each grade's vector; InvalidInputError when there are more or fewer integers."""
+    size = len(graded.query.cells)
+    if len(values) != size * len(graded.laws):
+        raise InvalidInputError(f"each grade has {size} cells")
+    return [tuple(values[start : start + size]) for start in range(0, len(values), size)]
+
+
+def released_integers(document: Mapping[str, Any]) -> tuple[int, ...]:
+    """Return the integers of an answer as `release_document` takes them."""
+    if "grades" not in document:
+        return tuple(cell["value"] for cell in document["cells"])
+    return tuple(cell["value"] for one in document["grades"] for cell in one["cells"])
+
+
+def _grades(graded: Strata, vectors: Sequence[tuple[int, ...]]) -> list[dict[str, object]]:
+    """Return what each grade's patients pay and what was measured of them."""
+    found = []
+    for (grade, law), vector in zip(graded.laws.items(), vectors, strict=True):
+        cells = _cells(answer(graded.query, law, vector), vector)
+        found.append({"grade": grade, "cost": price(law.cost), "cells": cells})
+    return found
+
+
+def _cells(read: Answer, values: Sequence[int]) -> list[dict[str, object]]:
+    """Return the cells; of a running total `values` is the night's and `read` the total."""
+    return [
         {"cell": cell, "value": value, "unit": unit, "counts": step == 1}
         | estimate_part(_cell(read, place, counts=step == 1))
         for place, (cell, value, unit, step) in enumerate(
             zip(read.query.cells, values, read.query.units, read.query.grid_steps(), strict=True)
         )
     ]
-    found = {name: estimate_part(one) for name, one in figures(read).items()}
-    return {"cells": cells, "figures": found, "truncation": _truncation(read)}
 
 
 def _cell(read: Answer, place: int, *, counts: bool) -> Estimate:
@@ -174,8 +212,18 @@ def _cell(read: Answer, place: int, *, counts: bool) -> Estimate:
 def reading(
     prepared: Prepared, values: Sequence[int], night: int, earlier: Sequence[Sequence[int]]
 ) -> Answer:
-    """Return the answer of a vector with its law; of a running total that of the total."""
-    query, law = prepared.query, prepared.law
+    """Return the answer of a vector with its law; of a running total that of the total.
+
+    By grade `values` is the sum over the grades.
+    """
+    query, law, graded = prepared.query, prepared.law, prepared.strata
+    if graded is not None:
+        return Answer(
+            query=graded.query,
+            values=tuple(values),
+            variance=graded.variance,
+            half_width=graded.half_width(MISS),
+        )
     if query is None or law is None:
         raise InvalidInputError("only a vector is read so")
     if prepared.request.schedule is not Schedule.RUNNING:
@@ -219,6 +267,11 @@ def _truncation(read: Answer) -> dict[str, object]:
 
 def noise_part(prepared: Prepared) -> dict[str, object]:
     """Return the law of the noise and its parameters, as integers and fractions."""
+    if prepared.strata is not None:
+        laws = prepared.strata.laws
+        scales = {str(grade): law.sigma2 for grade, law in laws.items()}
+        l2sq = prepared.strata.query.l2sq
+        return {"law": "discrete-gaussian by grade", "sigma2": scales, "l2sq": l2sq}
     law: Law | ChoiceLaw | None = prepared.law or prepared.choice_law
     if isinstance(law, GaussianLaw):
         return {"law": "discrete-gaussian", "sigma2": law.sigma2, "l2sq": law.l2sq}

@@ -42,6 +42,7 @@ def release_page(document: Mapping[str, Any], language: str = "en") -> str:
         *(picture for _, picture in pictures(document, language)),
         _table(document, t),
         _figures(document, t),
+        _grades(document, t),
         _truncation(document, t),
         _question(document, t),
         _price(document, t),
@@ -90,8 +91,15 @@ def unprotected(document: Mapping[str, Any], language: str) -> list[str]:
 
 def noise_words(noise: Mapping[str, Any]) -> str:
     """Return the law of the noise with its parameters on one line."""
-    rest = ", ".join(f"{name} {noise[name]}" for name in sorted(noise) if name != "law")
+    rest = ", ".join(f"{name} {_said(noise[name])}" for name in sorted(noise) if name != "law")
     return f"{noise['law']}: {rest}"
+
+
+def _said(parameter: object) -> str:
+    """Return a parameter; where each grade has its own, all of them with their grades."""
+    if not isinstance(parameter, Mapping):
+        return str(parameter)
+    return " / ".join(f"{parameter[grade]} ({grade})" for grade in sorted(parameter))
 
 
 def price_words(price: Mapping[str, Any]) -> str:
@@ -143,6 +151,24 @@ def _figures(document: Mapping[str, Any], t: Words) -> str:
     grey = [bool(one["grey"]) for one in found.values()]
     heads = (t["cell"], t["shown"], t["interval"])
     return f"<h2>{t['figures']}</h2>{_rows(heads, rows, grey)}{note}"
+
+
+def _grades(document: Mapping[str, Any], t: Words) -> str:
+    """One table for each grade: its own noise, its own price."""
+    found = document.get("grades")
+    if not found:
+        return ""
+    heads = (t["cell"], t["shown"], t["interval"])
+    parts = [f"<h2>{t['grades']}</h2><p>{t['grades_words']}</p>"]
+    for one in found:
+        rows = [
+            (cell["cell"], _or_dash(cell["shown"], t), interval_words(cell, t))
+            for cell in one["cells"]
+        ]
+        grey = [bool(cell["grey"]) for cell in one["cells"]]
+        words = f"{t['grade']} {one['grade']}: {price_words(one['cost'])}"
+        parts.append(f"<h3>{escaped(words)}</h3>{_rows(heads, rows, grey)}")
+    return "".join(parts)
 
 
 def _truncation(document: Mapping[str, Any], t: Words) -> str:

@@ -22,6 +22,10 @@ _EN: Final[Words] = {
     "not_reported": "not reported",
     "why_not_reported": "Not reported: the denominator may be 0.",
     "rank": "rank error, not exceeded with 95 %",
+    "grades": "By grade of data",
+    "grades_words": "Every grade is measured with noise of its own; a patient stands in one grade"
+    " and loses what that grade costs. The values above are the sums.",
+    "grade": "grade",
     "question": "What was asked",
     "dataset": "data set, epoch",
     "purpose": "purpose",
@@ -64,6 +68,10 @@ _ZH: Final[Words] = {
     "not_reported": "不报告",
     "why_not_reported": "不报告：分母可能为 0。",
     "rank": "秩误差（95% 不超过）",
+    "grades": "按数据分级",
+    "grades_words": "每个级别使用各自的噪声；每位患者只属于一个级别，其隐私开销为该级别的开销。"
+    "以上数值为各级别之和。",
+    "grade": "级别",
     "question": "发布内容",
     "dataset": "数据集与周期",
     "purpose": "目的",

@@ -22,6 +22,7 @@ from bedside_core.accounting import (
     gaussian_cost,
     gaussian_half_width,
     gaussian_sigma2,
+    gaussian_sum_half_width,
     gaussian_tail,
     laplace_cost,
     laplace_half_width,
@@ -332,6 +333,42 @@ def test_a_tail_is_at_most_one_and_says_so_where_its_bound_does_not_hold():
     assert gaussian_tail(10**6 + 1, 0) == 1
     assert laplace_tail(1, 10**12, 0) == pytest.approx(1)
     assert laplace_tail(1, 10**12, 0) <= 1
+
+
+def sum_law(sigma2s):
+    """P(sum = x) of independent discrete Gaussians, by convolution of their exact laws."""
+    law = {0: 1.0}
+    for sigma2 in sigma2s:
+        reach = 14 * (math.isqrt(sigma2) + 1)
+        weights = {x: math.exp(-x * x / (2 * sigma2)) for x in range(-reach, reach + 1)}
+        whole, more = math.fsum(weights.values()), {}
+        for x, p in law.items():
+            for y, w in weights.items():
+                more[x + y] = more.get(x + y, 0.0) + p * w / whole
+        law = more
+    return law
+
+
+@pytest.mark.parametrize(
+    "sigma2s", [[1, 1], [1, 1, 1, 1, 1], [1, 50], [2, 3, 4], [9, 9, 18, 36, 144], [7]]
+)
+@pytest.mark.parametrize("miss", [0.3, 0.05, 1e-4])
+def test_the_interval_of_a_sum_holds_against_the_convolution_of_the_exact_laws(sigma2s, miss):
+    law, width = sum_law(sigma2s), gaussian_sum_half_width(sigma2s, miss)
+    beyond = [math.fsum(p for x, p in law.items() if abs(x) > h) for h in (width, width - 1)]
+    assert beyond[0] <= miss * (1 + 1e-12)
+    assert beyond[1] > miss * (1 - 3e-4)  # and no narrower one does, up to the proof's factor
+
+
+def test_the_interval_of_a_sum_of_wide_laws_is_that_of_one_law():
+    for sigma2s in ([10**4, 10**6, 10**30], [4, 5], [10**12] * 5):
+        alone = gaussian_half_width(sum(sigma2s), 0.05)
+        assert alone <= gaussian_sum_half_width(sigma2s, 0.05) <= alone * (1 + 1e-12)
+    for bad in ([], [0], [1, True], [2.0]):
+        with pytest.raises(InvalidInputError):
+            gaussian_sum_half_width(bad, 0.05)
+    with pytest.raises(InvalidInputError):
+        gaussian_sum_half_width([4, 5], 0.5)
 
 
 @pytest.mark.parametrize("miss", [0.0, 0.31, 1e-10, math.nan, 1, "0.05"])

@@ -60,6 +60,7 @@ from bedside_core.statistics.measure import gaussian_law
 from bedside_core.statistics.query import compile_query
 from bedside_core.statistics.running import running
 from bedside_core.statistics.spec import Weight
+from bedside_core.statistics.strata import prices
 from support.evidence_log import LOG_ED, LOG_ML, ORIGIN, head, tree
 from support.statistics import PUBLIC, specs
 
@@ -184,6 +185,55 @@ def test_pure_noise_and_quantiles_say_their_law():
     page = release_page(found, "zh")
     assert WORDS["zh"]["rank"] in page
     assert "not reported" not in page
+
+
+SHARES = {1: 16, 2: 16, 3: 8, 4: 4, 5: 1}
+GRADED = prepare(request("prevalence", "device-counts", strata=prices(UNITS, SHARES)))
+BY_GRADE = [value * part for part in (1, 2, 3, 4, 5) for value in VALUES]
+
+
+def test_noise_by_grade_shows_every_grade_and_their_sum():
+    data = release_document(GRADED, BY_GRADE, AROUND)
+    found, checked = json.loads(data), check_document(data)
+    assert checked.prepared == GRADED
+    assert list(checked.values) == BY_GRADE
+    assert [one["cell"] for one in found["cells"]] == [
+        one["cell"] for one in found["grades"][4]["cells"]
+    ]
+    assert [one["value"] for one in found["cells"]] == [15 * value for value in VALUES]
+    assert found["cells"][0]["high"] == 15 * 5000 + GRADED.strata.half_width(0.05)
+    assert found["cost"]["units"] == GRADED.cost == found["grades"][0]["cost"]["units"]
+    costs = [one["cost"]["units"] for one in found["grades"]]
+    assert costs == list(GRADED.strata.costs.values())
+    assert found["noise"]["law"] == "discrete-gaussian by grade"
+    assert list(found["noise"]["sigma2"]) == ["1", "2", "3", "4", "5"]
+    widths = [one["cells"][0]["high"] - one["cells"][0]["value"] for one in found["grades"]]
+    assert widths[0] == widths[1] < widths[2] < widths[3] < widths[4]
+    assert found["cells"][0]["high"] - found["cells"][0]["value"] < sum(widths)
+    assert "discrete-gaussian by grade: l2sq 28, sigma2 575 (1) / " in noise_words(found["noise"])
+    for language, title in (("en", "By grade of data"), ("zh", "按数据分级")):
+        assert title in release_page(found, language)
+    assert "By grade of data" not in release_page(json.loads(DOCUMENT))
+
+
+def test_a_changed_integer_of_a_grade_or_of_the_sum_is_found():
+    whole = json.loads(release_document(GRADED, BY_GRADE, AROUND))
+    for change in (
+        lambda d: d["grades"][2]["cells"][0].update(value=1),
+        lambda d: d["grades"][2].update(grade=4),
+        lambda d: d["grades"].pop(),
+        lambda d: d.pop("grades"),
+        lambda d: d["cells"][0].update(value=1),
+        lambda d: d["identity"].pop("strata"),
+        lambda d: d["identity"]["strata"].__setitem__(4, 5),
+        lambda d: d["noise"]["sigma2"].update({"5": 1}),
+    ):
+        changed = json.loads(canonical(whole))
+        change(changed)
+        with pytest.raises(InvalidReleaseError):
+            check_document(canonical(changed))
+    with pytest.raises(InvalidInputError, match="cells"):
+        release_document(GRADED, BY_GRADE[:-1], AROUND)
 
 
 def test_a_running_total_is_read_from_all_its_nights():

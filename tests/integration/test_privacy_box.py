@@ -63,8 +63,20 @@ def test_from_policy_to_a_file_that_is_verified_offline(folder):
     assert "left of this epoch" in report
     assert "url_slug" in yaml.read_text()
     assert yaml.with_suffix(".summary.json").is_file()
-    split = edge("privacy", "split", "--epsilon", 0.5, "--purpose", "quality", *box)
+    file = folder / "split.json"
+    asked_split = ("privacy", "split", "--epsilon", 0.5, "--purpose", "quality", "-o", file)
+    split = edge(*asked_split, *box)
     assert "split train" in split
+    assert "by grade" in split
+    assert "sampling rate" in split
+    checked = json.loads(edge("privacy", "verify", file, "--vkey", keys, "--json"))
+    grades = checked["document"]["grades"]
+    widths = [one["cells"][0]["high"] - one["cells"][0]["estimate"] for one in grades]
+    assert widths[4] > 3 * widths[0] > 0  # the strictest grade has the most noise
+    charged = max(one["cost"]["units"] for one in grades)
+    assert checked["document"]["cost"]["units"] == charged
+    report = json.loads(edge("privacy", "report", "--json", *box))
+    assert charged in [one["cost"]["units"] for one in report["releases"]]
     refused = edge(*asked[:-1], "advertising", *box, code=3)
     assert refused == ""
     asked[asked.index(1)] = 3.9

@@ -17,6 +17,7 @@ from bedside_core.errors import (
     NotPermittedError,
     PreconditionRequiredError,
     SealedError,
+    StoreUnavailableError,
     UnknownStatisticError,
     UntrustedSignatureError,
     WitnessNeededError,
@@ -25,12 +26,15 @@ from bedside_core.errors import (
 from bedside_core.evidence.entry import Kind
 from bedside_core.planner import Schedule
 from bedside_core.privacy_policy import PAYLOAD_TYPE, version_of
+from bedside_core.release import fingerprint, prepare
 from bedside_core.release_check import check_document, verify_release
 from bedside_core.signatures import seal_envelope
+from bedside_core.statistics.rows import StudyRow, freeze
 from bedside_core.uses import ActorKind, Asker, Incident
-from bedside_edge.services.release import released_values
+from bedside_edge.services.release import measured, released_values
 from support.evidence_log import LOG_ED, LOG_ML, ORIGIN
 from support.privacy_house import DAY, EPOCH, OFFICER, ONE, Hospital, policy_text, rows, signed
+from support.statistics import NoNoise
 
 EVE = Asker(actor_id="person:eve", kind=ActorKind.PERSON, roles=frozenset({"privacy-officer"}))
 
@@ -43,6 +47,77 @@ def house(tmp_path):
 
 
 # --- the way of a release ----------------------------------------------------------------------
+
+
+def test_noise_by_grade_is_charged_once_at_the_mildest_price_and_verifies_offline(house):
+    made = house.release("volume", "sex-counts", strata=True)
+    found = verify_release(house.service.file(made.fingerprint), ORIGIN, [LOG_ED.key, LOG_ML.key])
+    document = found.checked.document
+    assert found.checked.values == released_values(made.document)
+    costs = [one["cost"]["units"] for one in document["grades"]]
+    assert costs == list(found.checked.prepared.strata.costs.values())
+    assert house.spent == document["cost"]["units"] == max(costs) <= ONE // 100
+    assert 14 * costs[4] < costs[0] < 17 * costs[4]  # SHARES: 16 to 1
+    assert house.service.release(house.service._ledger.held(made.fingerprint).request, OFFICER)
+    assert house.spent == max(costs)  # asked again: free
+
+
+def test_a_charged_release_by_grade_is_finished_after_a_kill(house):
+    request = house.ask("volume", strata=True)
+    house.service._charge(prepare(request), "person:anna")
+    house.open()
+    assert house.service.resume() == 1
+    made = house.service.replay(fingerprint(request))
+    assert len(json.loads(made.document)["grades"]) == 5
+
+
+def test_a_patient_keeps_the_grade_of_the_first_snapshot_for_the_epoch(house):
+    def frozen(*grades):
+        studies = [StudyRow(patient="p", arrival=n, grade=g) for n, g in enumerate(grades)]
+        label = house.snapshot([*studies, StudyRow(patient=f"new {len(grades)}", grade=5)])
+        house.snapshots._last = None  # read back from the disk
+        found = house.snapshots.load(label)
+        return dict(zip(found.patients, found.grades.tolist(), strict=True))
+
+    assert frozen(2, 3) == {"p": 3, "new 2": 5}
+    assert frozen(2, 3, 5)["p"] == 3  # regraded meanwhile: from the next epoch on
+    house.open()
+    assert frozen(1)["p"] == 3
+    with pytest.raises(StoreUnavailableError):
+        house.database.write(lambda c: c.execute("UPDATE privacy_grades SET grade = 1"))
+    with pytest.raises(StoreUnavailableError):
+        house.database.write(lambda c: c.execute("DELETE FROM privacy_grades"))
+    house.clock.advance(400 * DAY)
+    house.budget.close_epoch("person:anna")
+    ends = EPOCH[1] + 365 * DAY
+    house.budget.open_epoch(EPOCH[1], ends, "person:anna", "person:bela")
+    assert frozen(1, 5)["p"] == 5
+    count = house.database.read(lambda c: c.execute("SELECT count(*) FROM privacy_grades"))
+    assert count.fetchone()[0] == 2  # those of the epoch before are gone
+
+
+def test_no_patient_loses_more_than_the_price_of_one_grade_over_all_graded_releases(house):
+    """The losses of a patient over two releases with a regrade between, from what was measured."""
+    made, prepared = [], []
+    for grade in (3, 5):
+        label = house.snapshot([*rows(), StudyRow(patient="p", arrival=99, grade=grade)])
+        request = house.ask("volume", strata=True, snapshot=label)
+        snapshot, noise = house.snapshots.load(label), NoNoise()
+        measured(prepare(request), snapshot, noise)
+        without = freeze(rows(), "s")
+        other = NoNoise()
+        measured(prepare(request), without, other)
+        made.append((noise.calls, other.calls))
+        prepared.append(prepare(request))
+        house.service.release(request, OFFICER)
+    loss, size = 0.0, len(prepared[0].query.cells)
+    for calls, others in made:
+        pairs = list(zip(calls, others, strict=True))
+        moved = {place // size for place, (a, b) in enumerate(pairs) if a != b}
+        assert moved == {2}  # grade 3 both times
+        for (_, (l2sq, units), value), (_, _, before) in pairs:
+            loss += (value - before) ** 2 / l2sq * units
+    assert loss <= 2 * prepared[0].request.strata[2] < house.spent
 
 
 def test_a_release_is_one_file_that_verifies_offline(house):

@@ -28,6 +28,7 @@ DAY = 86_400_000
 T0 = 1_700_000_000_000 // DAY * DAY + DAY // 2  # noon
 EPOCH = (T0 - 30 * DAY - DAY // 2, T0 + 370 * DAY - DAY // 2)
 ONE = cap_units(1.0, 1e-6)
+SHARES = {1: 500_000, 2: 500_000, 3: 250_000, 4: 125_000, 5: 31_250}  # rho of each grade
 OFFICER = Asker(actor_id="person:anna", kind=ActorKind.PERSON, roles=frozenset({"privacy-officer"}))
 
 
@@ -125,7 +126,7 @@ class Hospital:
         self.wire()
 
     def wire(self) -> None:
-        self.budget = BudgetService(self.ledger, self.snapshots, lambda: TRUSTED, self.clock)
+        self.budget = BudgetService(self.ledger, self.snapshots, lambda: TRUSTED, self.clock, SHARES)
         self.service = ReleaseService(
             self.ledger,
             self.snapshots,

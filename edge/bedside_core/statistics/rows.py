@@ -165,7 +165,7 @@ class Kept:
 def freeze(rows: Iterable[StudyRow], label: str) -> Snapshot:
     """Freeze rows into columns. Total: no row is refused, whatever it holds."""
     held = list(rows)
-    names = [row.patient if isinstance(row.patient, str) else "" for row in held]
+    names = [patient_of(row) for row in held]
     patients = tuple(sorted(set(names)))
     place = {name: number for number, name in enumerate(patients)}
     code = np.array([place[name] for name in names], dtype=np.int64)
@@ -174,8 +174,8 @@ def freeze(rows: Iterable[StudyRow], label: str) -> Snapshot:
     held = [held[index] for index in order]
     patient = code[order] if held else code
     rank = rank_in_runs(patient)
-    grades = np.zeros(len(patients), dtype=np.int64)
-    np.maximum.at(grades, patient, np.array([_grade(row.grade) for row in held], dtype=np.int64))
+    highest = grades_of(held)
+    grades = np.array([highest[name] for name in patients], dtype=np.int64)
     return Snapshot(
         label=label,
         patients=patients,
@@ -188,6 +188,20 @@ def freeze(rows: Iterable[StudyRow], label: str) -> Snapshot:
         | {SPLIT: _words(_splits(patients, patient))},
         findings=_findings([row.findings for row in held]),
     )
+
+
+def patient_of(row: StudyRow) -> str:
+    """Return the patient a row counts for; empty for all rows without one together."""
+    return row.patient if isinstance(row.patient, str) else ""
+
+
+def grades_of(rows: Iterable[StudyRow]) -> dict[str, int]:
+    """Return each patient's grade: the highest of the patient's rows."""
+    found: dict[str, int] = {}
+    for row in rows:
+        name = patient_of(row)
+        found[name] = max(found.get(name, 0), _grade(row.grade))
+    return found
 
 
 def rank_in_runs(values: Ints) -> Ints:

@@ -1,14 +1,15 @@
-"""Grades: strata of patients with their own budgets, and sampling rates for training.
+"""Grades: strata of patients with their own price, and sampling rates for training.
 
-A grade is public and fixed for each patient for the epoch, so strata hold disjoint patients and a
-release over all of them costs a patient only the rho of that patient's grade (parallel
-composition). The total is the sum of the strata; no refusal depends on whose budget ran out.
+A grade is fixed for each patient for the epoch (the snapshot store keeps it), so strata hold
+disjoint patients and a release over all of them costs a patient only the rho of that patient's
+grade (parallel composition). The data set pays the largest of them, so its budget holds for every
+patient whatever their grade. The total is the sum of the strata; no refusal depends on data.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bedside_core.accounting import compose_disjoint
+from bedside_core.accounting import compose_disjoint, gaussian_sum_half_width
 from bedside_core.errors import InvalidInputError
 from bedside_core.statistics.measure import GaussianLaw, Mechanisms, gaussian_law, measure
 from bedside_core.statistics.query import Query
@@ -40,6 +41,13 @@ class Strata:
         """Noise variance of a cell of the total, in squared released integers."""
         return sum(law.variance for law in self.laws.values())
 
+    def half_width(self, miss: float) -> int:
+        """Return the half width of a cell of the total; it fails with probability at most `miss`.
+
+        Proven for the sum of the strata's exact laws, see `gaussian_sum_half_width`.
+        """
+        return gaussian_sum_half_width([law.sigma2 for law in self.laws.values()], miss)
+
     def measure(self, kept: Kept, noise: Mechanisms) -> dict[int, tuple[int, ...]]:
         """Return the noisy vector of every grade, in the order of the grades."""
         return {
@@ -67,9 +75,20 @@ def strata(query: Query, units: Mapping[int, int]) -> Strata:
     return Strata(query=query, laws={g: gaussian_law(query, units[g]) for g in GRADES})
 
 
-def total(answers: Mapping[int, tuple[int, ...]]) -> tuple[int, ...]:
-    """Return the sum of the strata, cell by cell."""
-    return tuple(sum(column) for column in zip(*answers.values(), strict=True))
+def prices(units: int, shares: Mapping[int, int]) -> tuple[int, ...]:
+    """Return what a release of `units` costs a patient of each grade, 1 to 5, in units of rho.
+
+    Args:
+        units: of the mildest grade.
+        shares: rho that an epoch may cost each grade, falling or equal; a release spends in their
+            proportion, rounded down, at least one unit.
+    """
+    return tuple(max(1, units * shares[grade] // shares[GRADES[0]]) for grade in GRADES)
+
+
+def total(answers: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """Return the sum of the strata's vectors, cell by cell."""
+    return tuple(sum(column) for column in zip(*answers, strict=True))
 
 
 def sampling_rate(epsilon_of: Callable[[float], float], target: float) -> float:

@@ -28,6 +28,9 @@ class WishBody(_Body):
     nights: Annotated[int, Field(ge=1, le=3660)] = 1
     weight: Literal["study", "patient", "once"] = "study"
     pure: Annotated[bool, Field(description="discrete Laplace instead of Gaussian noise")] = False
+    strata: Annotated[
+        bool, Field(description="noise by grade of data; the price is that of the mildest grade")
+    ] = False
 
     def wish(self, snapshot: str = "", purpose: str = "") -> Wish:
         """Return the wish."""
@@ -41,6 +44,7 @@ class WishBody(_Body):
             nights=self.nights,
             weight=Weight(self.weight),
             pure=self.pure,
+            strata=self.strata,
         )
 
 
@@ -116,6 +120,10 @@ class CatalogueView(_Body):
     policy: str
     c: Annotated[int, Field(description="studies per patient and epoch")]
     weights: list[str]
+    grades: Annotated[
+        dict[str, int],
+        Field(description="units of 1e-12 rho by grade; noise by grade spends in this proportion"),
+    ]
     statistics: list[StatisticView]
 
 

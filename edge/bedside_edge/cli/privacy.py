@@ -11,7 +11,16 @@ from rich.table import Table
 from bedside_core.accounting import UNITS_PER_RHO, cap_units
 from bedside_core.errors import InvalidInputError
 from bedside_core.plan_picture import error_picture
-from bedside_core.planner import DELTA, ChoicePlan, Plan, Schedule, plan, plan_choice
+from bedside_core.planner import (
+    DELTA,
+    ChoicePlan,
+    Plan,
+    Schedule,
+    plan,
+    plan_choice,
+    plan_strata,
+    strata_for,
+)
 from bedside_core.statistics.catalogue import CATALOGUE, Public, spec_of
 from bedside_core.statistics.choice import compile_choice
 from bedside_core.statistics.query import Query, compile_query
@@ -69,6 +78,7 @@ def privacy_catalogue(as_json: bool) -> None:
 @click.option("--bins", default=20, show_default=True, help="Bins of score histograms")
 @click.option("--touch", default=1, show_default=True, help="Findings of one study that count")
 @click.option("--truncation/--no-truncation", default=True, help="Cell of patients at the bound")
+@click.option("--strata", is_flag=True, help="Noise by grade, as the shipped grading rules share")
 @click.option("--picture", type=click.Path(path_type=Path), help="Write error over epsilon (SVG)")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON")
 def privacy_plan(
@@ -87,6 +97,7 @@ def privacy_plan(
     bins: int,
     touch: int,
     truncation: bool,
+    strata: bool,
     picture: Path | None,
     as_json: bool,
 ) -> None:
@@ -104,14 +115,21 @@ def privacy_plan(
     specs = [spec_of(name, public, Weight(weight)) for name in names]
     units = rho_units or _units(epsilon)
     if any(spec.kind is Kind.QUANTILE for spec in specs):
-        _show_choice(_one(specs, schedule, picture), units, size, as_json)
+        _show_choice(_one(specs, schedule, picture, strata), units, size, as_json)
         return
     kind = Schedule(schedule)
     nights = nights or (1 if kind is Schedule.ONE_OFF else 365)
     query = compile_query(specs, truncation=truncation)
-    found = plan(query, units, size, kind, nights)
+    shares = privacy_files.shipped_shares() if strata else None
+    if shares is None:
+        found = plan(query, units, size, kind, nights)
+    elif kind is Schedule.ONE_OFF:
+        found = plan_strata(strata_for(query, units, shares), size)
+    else:
+        raise InvalidInputError("noise by grade is released once, not nightly")
     if picture is not None:
-        picture.write_text(error_picture(query, size, kind, nights, found), encoding="utf-8")
+        drawn = error_picture(query, size, kind, nights, found, shares)
+        picture.write_text(drawn, encoding="utf-8")
     if as_json:
         click.echo(json.dumps(asdict(found) | {"units_per_rho": UNITS_PER_RHO}, sort_keys=True))
         return
@@ -124,8 +142,9 @@ def _units(epsilon: float) -> int:
     return cap_units(epsilon, DELTA)
 
 
-def _one(specs: list[StatSpec], schedule: str, picture: Path | None) -> StatSpec:
-    if len(specs) != 1 or schedule != str(Schedule.ONE_OFF) or picture is not None:
+def _one(specs: list[StatSpec], schedule: str, picture: Path | None, strata: bool) -> StatSpec:
+    plain = picture is None and not strata
+    if len(specs) != 1 or schedule != str(Schedule.ONE_OFF) or not plain:
         raise InvalidInputError("a quantile is planned alone, once, without a picture")
     return specs[0]
 

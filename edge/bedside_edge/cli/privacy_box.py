@@ -17,13 +17,14 @@ import click
 from rich.console import Console
 from rich.table import Table
 
+from bedside_core.accounting import epsilon as epsilon_of
 from bedside_core.errors import InvalidInputError
 from bedside_core.planner import Schedule
 from bedside_core.release_page import price_words, release_page
 from bedside_core.release_words import WORDS
 from bedside_core.statistics.spec import Weight
 from bedside_edge.cli.access import Asking, Where, over_http, where_options
-from bedside_edge.cli.privacy_files import print_document
+from bedside_edge.cli.privacy_files import print_document, print_rates, sampling_rates
 from bedside_edge.config import load_config
 from bedside_edge.logs import set_up_logging
 
@@ -41,6 +42,7 @@ _SPLIT = ("split-counts", "split-labels", "split-sex")
 @click.option("--schedule", type=click.Choice([str(one) for one in Schedule]), default="one-off")
 @click.option("--nights", default=1, type=click.IntRange(1, 3660), show_default=True)
 @click.option("--weight", type=click.Choice([str(one) for one in Weight]), default="study")
+@click.option("--strata", is_flag=True, help="Noise by grade of data; the price is of the mildest")
 @click.option("-o", "--output", type=_FILE, help="Write the file that recipients verify")
 @click.option("--page", type=_FILE, help="Write the readable page (HTML)")
 @click.option("--language", type=click.Choice(sorted(WORDS)), default="en", show_default=True)
@@ -54,6 +56,7 @@ def release(
     schedule: str,
     nights: int,
     weight: str,
+    strata: bool,
     output: Path | None,
     page: Path | None,
     language: str,
@@ -81,6 +84,7 @@ def release(
             "schedule": schedule,
             "nights": nights,
             "weight": weight,
+            "strata": strata,
             "snapshot": snapshot,
             "purpose": purpose,
         }
@@ -236,14 +240,20 @@ def epoch(what: str, starts: str | None, days: int, as_json: bool, **where: Unpa
 
 @click.command("split")
 @click.option("--purpose", required=True, help="One that the policy lists")
-@click.option("--epsilon", required=True, type=float, help="At delta 1e-6, for all of it")
+@click.option("--epsilon", required=True, type=float, help="Of the mildest grade, at delta 1e-6")
 @click.option("--snapshot", default="", help="Label of a frozen snapshot  [default: freeze now]")
+@click.option("--sigma", default=2.0, show_default=True, type=click.FloatRange(0.1, 1000))
+@click.option("--steps", default=1000, show_default=True, type=click.IntRange(1, 10**7))
+@click.option("--delta", default=1e-5, show_default=True, type=click.FloatRange(1e-15, 0.1))
 @click.option("-o", "--output", type=_FILE, help="Write the file that recipients verify")
 @where_options
 def split(
     purpose: str,
     epsilon: float,
     snapshot: str,
+    sigma: float,
+    steps: int,
+    delta: float,
     output: Path | None,
     as_json: bool,
     **where: Unpack[Where],
@@ -251,22 +261,30 @@ def split(
     """Release how studies divide into training, validation and test: counts, labels, sexes.
 
     A patient stands in one part, by a hash that only the hospital can compute: 70, 15 and 15 %.
-    `privacy rates` gives the sampling rate of each grade for the training itself.
+    Every grade of data is measured with noise of its own, in proportion to what the grading rules
+    allow it; the ledger is charged the price of the mildest. The second table says how often
+    DP-SGD (SIGMA, STEPS, DELTA) may draw each grade; it spends nothing.
 
     \b
     Examples:
       bedside-edge privacy split --epsilon 0.5 --purpose research --state /var/lib/bedside
     """
     with _asking(**where) as ask:
+        allowed = ask("GET", "/privacy/catalogue")["grades"]
         label = snapshot or ask("POST", "/privacy/snapshots", {})["label"]
         body = {
             "statistics": list(_SPLIT),
             "epsilon": epsilon,
+            "strata": True,
             "snapshot": label,
             "purpose": purpose,
         }
         found = ask("POST", "/privacy/releases", body)
+        wanted = [epsilon_of(units, delta) for _, units in sorted(allowed.items())]
+        found["training"] = sampling_rates(wanted, sigma, steps, delta)
         _say_answer(ask, found, output, None, "en", as_json)
+    if not as_json:
+        print_rates(found["training"])
 
 
 @click.command("answer")

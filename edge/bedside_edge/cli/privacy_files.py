@@ -2,6 +2,7 @@
 
 import json
 import webbrowser
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,8 @@ def print_document(document: Json) -> None:
         style = "bright_black" if one.get("grey") else None
         table.add_row(name, shown, interval_words(one, words), style=style)
     Console().print(table)
+    if "grades" in document:
+        _print_grades(document["grades"])
     click.echo(
         f"at most {document['truncation']['c']} studies of a patient count; "
         f"{document['truncation']['note']}"
@@ -123,6 +126,20 @@ def print_document(document: Json) -> None:
     for name, value in document["not_the_gate"].items():
         click.echo(f"not the gate, {name}: epsilon {value:.4g} at delta 1e-6")
     click.echo(f"fingerprint {identity['fingerprint']}")
+
+
+def _print_grades(grades: list[Json]) -> None:
+    """Print what was measured of each grade side by side, each with its own interval."""
+    words = WORDS["en"]
+    table = Table(title="by grade: shown, and 95 % interval", show_lines=True)
+    table.add_column("value")
+    for one in grades:
+        head = f"grade {one['grade']}\nepsilon {one['cost']['epsilon']:.3g}"
+        table.add_column(head, justify="right")
+    for cells in zip(*(one["cells"] for one in grades), strict=True):
+        numbers = [f"{said(cell['shown'])}\n{interval_words(cell, words)}" for cell in cells]
+        table.add_row(cells[0]["cell"], *numbers)
+    Console().print(table)
 
 
 @click.command("rates")
@@ -146,7 +163,15 @@ def rates(sigma: float, steps: int, delta: float, epsilons: str, as_json: bool) 
     Examples:
       bedside-edge privacy rates --sigma 2 --steps 1000 --epsilon 8,8,3,1,0.5
     """
-    wanted = _epsilons(epsilons, delta)
+    found = sampling_rates(_epsilons(epsilons, delta), sigma, steps, delta)
+    if as_json:
+        click.echo(json.dumps(found, sort_keys=True))
+        return
+    print_rates(found)
+
+
+def sampling_rates(wanted: Sequence[float], sigma: float, steps: int, delta: float) -> Json:
+    """Return the Poisson rate of each grade for an epsilon of each, and what it really spends."""
     from bedside_edge.system.accounting_dp import DpAccounting  # a second to load
 
     accountant = DpAccounting()
@@ -155,26 +180,33 @@ def rates(sigma: float, steps: int, delta: float, epsilons: str, as_json: bool) 
         rate = sampling_rate(lambda q: accountant.training_epsilon(q, sigma, steps, delta), target)
         spent = accountant.training_epsilon(rate, sigma, steps, delta)
         found.append({"grade": grade, "epsilon": target, "rate": rate, "spends": spent})
-    if as_json:
-        facts = {"sigma": sigma, "steps": steps, "delta": delta, "grades": found}
-        click.echo(json.dumps(facts, sort_keys=True))
-        return
-    table = Table(title=f"noise multiplier {sigma:g}, {steps} steps, delta {delta:g}")
+    return {"sigma": sigma, "steps": steps, "delta": delta, "grades": found}
+
+
+def print_rates(found: Json) -> None:
+    """Print the rates of the grades as a table."""
+    sigma, steps, delta = found["sigma"], found["steps"], found["delta"]
+    table = Table(title=f"DP-SGD: noise multiplier {sigma:g}, {steps} steps, delta {delta:g}")
     for name in ("grade", "epsilon allowed", "sampling rate", "epsilon spent"):
         table.add_column(name, justify="right")
-    for one in found:
+    for one in found["grades"]:
         numbers = (f"{one['epsilon']:.4g}", f"{one['rate']:.4f}", f"{one['spends']:.4f}")
         table.add_row(str(one["grade"]), *numbers)
     Console().print(table)
 
 
+def shipped_shares() -> Mapping[int, int]:
+    """Return the rho of each grade in the grading rules the box is shipped with."""
+    from bedside_core.grading import parse_grading
+    from bedside_edge.system.policy_cedar import shipped_grading
+
+    grading = parse_grading(shipped_grading())
+    return {grade: grading.stratum(grade).rho for grade in GRADES}
+
+
 def _epsilons(text: str, delta: float) -> list[float]:
     if not text:
-        from bedside_core.grading import parse_grading
-        from bedside_edge.system.policy_cedar import shipped_grading
-
-        grading = parse_grading(shipped_grading())
-        return [epsilon(grading.stratum(grade).rho, delta) for grade in GRADES]
+        return [epsilon(rho, delta) for rho in shipped_shares().values()]
     try:
         found = [float(part) for part in text.split(",")]
     except ValueError as cause:

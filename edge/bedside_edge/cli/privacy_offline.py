@@ -30,6 +30,7 @@ class Offline:
     def __init__(self, desk: PrivacyDesk) -> None:
         self._desk = desk
         self._ways: tuple[tuple[str, Callable[..., Json]], ...] = (
+            (r"GET /privacy/catalogue", lambda body, query: desk.catalogue()),
             (r"GET /privacy/budget", lambda body, query: desk.budget()),
             (r"GET /privacy/policy", lambda body, query: desk.policy()),
             (r"PUT /privacy/policy", lambda body, query: desk.activate(_bytes(body), _WHO)),
@@ -107,7 +108,7 @@ def offline_privacy(config: Config, folder: Path) -> Iterator[Offline]:
     from bedside_edge.state_folder import consent_service, open_folder, privacy_services
     from bedside_edge.system.clock import SystemClock
     from bedside_edge.system.random_os import OsRandom
-    from bedside_edge.wiring import policy_service
+    from bedside_edge.wiring import load_grading, policy_service
 
     if not (folder / "bedside.db").is_file():
         raise NotFoundError(f"there is no bedside.db in {folder}")
@@ -122,6 +123,7 @@ def offline_privacy(config: Config, folder: Path) -> Iterator[Offline]:
         gate = Gate(policies.policy, state.governance, clock, state.evidence.append)
         gate.incident = state.incidents.now
         gate.standing = consent_service(config, state, clock).standing
-        yield Offline(privacy_services(config, folder, state, gate).desk)
+        shares = load_grading(config.policy).rho
+        yield Offline(privacy_services(config, folder, state, gate, shares).desk)
     finally:
         state.close()

@@ -5,7 +5,7 @@ could widen what is spent needs two people; what narrows it needs one.
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from bedside_core.errors import (
     InvalidInputError,
@@ -28,6 +28,7 @@ from bedside_core.privacy_policy import (
 from bedside_core.release import ReleaseRequest
 from bedside_core.signatures import open_envelope, signers_of
 from bedside_core.statistics.spec import Weight
+from bedside_core.statistics.strata import prices
 from bedside_edge.ports import Clock
 from bedside_edge.ports.privacy import LedgerStore, SnapshotStore, Window
 from bedside_edge.services.policies import TrustedKeys
@@ -42,8 +43,19 @@ class BudgetService:
         snapshots: SnapshotStore,
         trusted: TrustedKeys,
         clock: Clock,
+        shares: Mapping[int, int],
     ) -> None:
-        """Stand on the ports; `trusted` are the public keys that may sign policies."""
+        """Stand on the ports.
+
+        Args:
+            ledger: holds what is spent.
+            snapshots: frozen study rows.
+            trusted: the public keys that may sign policies.
+            clock: dates entries.
+            shares: rho of each grade of data, 1 to 5, in whose proportion a release by grade
+                spends; of the grading rules.
+        """
+        self.shares = shares
         self._ledger, self._snapshots = ledger, snapshots
         self._trusted, self._clock = trusted, clock
         self._lock = threading.Lock()
@@ -222,10 +234,12 @@ class BudgetService:
         nights: int = 1,
         weight: Weight = Weight.STUDY,
         pure: bool = False,
+        strata: bool = False,
     ) -> ReleaseRequest:
         """Return a request under the policy and epoch in force; touches no data.
 
-        For a schedule `snapshot` is any random label, which tells equal schedules apart.
+        For a schedule `snapshot` is any random label, which tells equal schedules apart. With
+        `strata` each grade has noise of its own, and `units` is the price of the mildest.
 
         Raises:
             UnknownStatisticError, InvalidInputError: not of the catalogue, or out of bounds.
@@ -247,6 +261,7 @@ class BudgetService:
             schedule=schedule,
             nights=nights,
             pure=pure,
+            strata=prices(units, self.shares) if strata else (),
         )
 
     def sweep(self, keep_ms: int) -> int:

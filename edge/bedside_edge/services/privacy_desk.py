@@ -16,7 +16,7 @@ from bedside_core.ledger.codec import encode, kind_of
 from bedside_core.ledger.entries import Scope, ScopeKind
 from bedside_core.ledger.state import epoch_scope
 from bedside_core.plan_picture import error_picture
-from bedside_core.planner import DELTA, Schedule, plan, plan_choice
+from bedside_core.planner import DELTA, Schedule, plan, plan_choice, plan_strata, strata_for
 from bedside_core.release_check import read_document
 from bedside_core.release_document import canonical, price
 from bedside_core.signatures import seal_envelope
@@ -51,6 +51,7 @@ class Wish:
         statistics: names of the catalogue, released together.
         epsilon: at delta 1e-6, for all of it; 0 where `units` says the price.
         snapshot: label of a frozen snapshot; of a schedule any word that tells it apart.
+        strata: noise by grade of data; the price is that of the mildest grade.
     """
 
     statistics: tuple[str, ...]
@@ -62,6 +63,7 @@ class Wish:
     nights: int = 1
     weight: Weight = Weight.STUDY
     pure: bool = False
+    strata: bool = False
 
     @property
     def price(self) -> int:
@@ -112,8 +114,13 @@ class PrivacyDesk:
             else:
                 cells = list(compile_query([spec], truncation=False).cells)
             found.append({"name": name, "kind": str(spec.kind), "cells": cells})
-        version, c = policy.ledger.version, policy.public.c
-        return {"policy": version, "c": c, "weights": list(Weight), "statistics": found}
+        return {
+            "policy": policy.ledger.version,
+            "c": policy.public.c,
+            "weights": list(Weight),
+            "grades": {str(grade): rho for grade, rho in sorted(self.budgets.shares.items())},
+            "statistics": found,
+        }
 
     def plan(self, wish: Wish, size: int, *, picture: bool = False) -> Json:
         """Return price and expected error of a wish, with a picture if wanted; touches no data."""
@@ -122,13 +129,21 @@ class PrivacyDesk:
             raise InvalidInputError("a plan names at least one statistic")
         specs = [policy.spec(name, wish.weight) for name in wish.statistics]
         if any(spec.kind is Kind.QUANTILE for spec in specs):
-            if len(specs) != 1 or wish.schedule is not Schedule.ONE_OFF:
-                raise InvalidInputError("a quantile is planned alone and once")
+            if len(specs) != 1 or wish.schedule is not Schedule.ONE_OFF or wish.strata:
+                raise InvalidInputError("a quantile is planned alone, once, at one price")
             chosen = asdict(plan_choice(compile_choice(specs[0]), wish.price, size))
             return chosen | {"price": price(int(chosen["cost"])), "lines": [], "picture": ""}
         query = compile_query(specs)
-        found = plan(query, wish.price, size, wish.schedule, wish.nights)
-        drawn = error_picture(query, size, wish.schedule, wish.nights, found) if picture else ""
+        shares = self.budgets.shares if wish.strata else None
+        if shares is None:
+            found = plan(query, wish.price, size, wish.schedule, wish.nights)
+        elif wish.schedule is Schedule.ONE_OFF and not wish.pure:
+            found = plan_strata(strata_for(query, wish.price, shares), size)
+        else:
+            raise InvalidInputError("noise by grade is Gaussian, and released once")
+        drawn = ""
+        if picture:
+            drawn = error_picture(query, size, wish.schedule, wish.nights, found, shares)
         return asdict(found) | {"price": price(found.cost), "picture": drawn}
 
     # --- the ledger ------------------------------------------------------------------------------
@@ -239,6 +254,7 @@ class PrivacyDesk:
             nights=wish.nights,
             weight=wish.weight,
             pure=wish.pure,
+            strata=wish.strata,
         )
         payer = self.budgets.requester(who.actor_id, who.roles)
         if wish.schedule is not Schedule.ONE_OFF:

@@ -31,6 +31,7 @@ from bedside_core.release_document import (
     Surroundings,
     gaussian_view,
     release_document,
+    released_integers,
 )
 from bedside_core.signatures import seal_envelope
 from bedside_core.statistics.measure import GaussianLaw, choose, measure
@@ -258,7 +259,7 @@ class ReleaseService:
         window, snapshot = self._snapshots.window(label), self._snapshots.load(label)
         if window is None or snapshot is None:
             return self._void(prepared.fingerprint)
-        values = _measured(prepared, snapshot, self._noise)
+        values = measured(prepared, snapshot, self._noise)
         return self._finish(prepared, 0, values, window)
 
     def _void(self, fingerprint: str) -> Release:
@@ -351,11 +352,15 @@ class ReleaseService:
         return held
 
 
-def _measured(prepared: Prepared, snapshot: Snapshot, noise: Noise) -> tuple[int, ...]:
-    """Return the noisy integers of a one-off."""
+def measured(prepared: Prepared, snapshot: Snapshot, noise: Noise) -> tuple[int, ...]:
+    """Return the noisy integers of a one-off; by grade one vector after the other."""
     if prepared.choice is not None and prepared.choice_law is not None:
         kept = snapshot.keep(prepared.choice.c)
         return choose(prepared.choice, prepared.choice_law, kept, noise)
+    if prepared.strata is not None:
+        kept = snapshot.keep(prepared.strata.query.c)
+        graded = prepared.strata.measure(kept, noise)  # every grade, empty ones too
+        return tuple(value for vector in graded.values() for value in vector)
     if prepared.query is None or prepared.law is None:
         raise InvalidInputError("a release without a law")
     return measure(prepared.query, prepared.law, snapshot.keep(prepared.query.c), noise)
@@ -383,4 +388,4 @@ def views(ledger: Ledger, request: ReleaseRequest) -> dict[str, float]:
 
 def released_values(document: bytes) -> tuple[int, ...]:
     """Return the integers of a stored answer."""
-    return tuple(cell["value"] for cell in json.loads(document)["cells"])
+    return released_integers(json.loads(document))

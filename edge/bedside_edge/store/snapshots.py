@@ -1,20 +1,22 @@
 """Frozen study rows in SQLite, each snapshot under a key of its own.
 
 A label is random: a digest would be an exact function of the data. Patients who withdrew and
-studies under a hold are left out when a snapshot is frozen. An erasure takes the snapshots away
-that the study may be in (a trigger of schema/0010_privacy.sql); what was charged on them is void.
+studies under a hold are left out when a snapshot is frozen. A patient's grade is that of the first
+snapshot of the epoch the patient stood in, whatever is regraded afterwards. An erasure takes the
+snapshots away that the study may be in (a trigger of schema/0010_privacy.sql); what was charged on
+them is void.
 """
 
 import json
 import sqlite3
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Final
 
 from bedside_core.errors import BedsideError, DamagedObjectError
 from bedside_core.review import ReviewKind
-from bedside_core.statistics.rows import Snapshot, StudyRow, freeze
+from bedside_core.statistics.rows import Snapshot, StudyRow, freeze, grades_of, patient_of
 from bedside_edge.ports import Clock, KeyStore, RandomBytes
 from bedside_edge.ports.governance import StandingOf, no_standing
 from bedside_edge.ports.privacy import Window
@@ -91,25 +93,28 @@ class SqliteSnapshots:
         return self.keep(window, rows)
 
     def keep(self, window: Window, rows: Sequence[StudyRow]) -> str:
-        """Store rows as a snapshot; return its label."""
+        """Store rows as a snapshot, each patient under the epoch's grade; return its label."""
         label, key = self._random(_LABEL_BYTES).hex(), self._random(sealing.KEY_BYTES)
-        plain = json.dumps([[getattr(row, name) for name in _FIELDS] for row in rows]).encode()
-        content = Box(key).seal(plain, f"snapshot {label}", self._random(_NONCE))
-        values = (
-            label,
-            window.dataset,
-            window.epoch,
-            window.starts,
-            window.ends,
-            self._clock.now(),
-            self._keys.wrap(key, _context(label)),
-            content,
-        )
-        self._database.write(
-            lambda c: c.execute("INSERT INTO privacy_snapshots VALUES (?,?,?,?,?,?,?,?)", values)
-        )
+
+        def store(c: sqlite3.Connection) -> list[StudyRow]:
+            graded = self._with_grades(c, window, rows)
+            plain = json.dumps([[getattr(row, name) for name in _FIELDS] for row in graded])
+            values = (
+                label,
+                window.dataset,
+                window.epoch,
+                window.starts,
+                window.ends,
+                self._clock.now(),
+                self._keys.wrap(key, _context(label)),
+                Box(key).seal(plain.encode(), f"snapshot {label}", self._random(_NONCE)),
+            )
+            c.execute("INSERT INTO privacy_snapshots VALUES (?,?,?,?,?,?,?,?)", values)
+            return graded
+
+        graded = self._database.write(store)
         with self._lock:
-            self._last = freeze(rows, label)
+            self._last = freeze(graded, label)
         return label
 
     def load(self, label: str) -> Snapshot | None:
@@ -158,6 +163,29 @@ class SqliteSnapshots:
                 self._last = None
 
     # --- inside ------------------------------------------------------------------------------
+
+    def _with_grades(
+        self, c: sqlite3.Connection, window: Window, rows: Sequence[StudyRow]
+    ) -> list[StudyRow]:
+        """Return the rows under the epoch's grades of their patients; new patients get theirs.
+
+        Forgets the grades of epochs before.
+        """
+        place, highest = (window.dataset, window.epoch), grades_of(rows)
+        names = {patient: self._keys.lookup("grade", patient.encode()) for patient in highest}
+        c.executemany(
+            "INSERT OR IGNORE INTO privacy_grades (dataset, epoch, patient, grade)"
+            " VALUES (?, ?, ?, ?)",
+            [(*place, names[patient], grade) for patient, grade in highest.items()],
+        )
+        c.execute(
+            "DELETE FROM privacy_grades WHERE dataset = ?1"
+            " AND epoch < (SELECT max(epoch) FROM privacy_grades WHERE dataset = ?1)",
+            place[:1],
+        )
+        query = "SELECT patient, grade FROM privacy_grades WHERE dataset = ? AND epoch = ?"
+        fixed = dict(c.execute(query, place).fetchall())
+        return [replace(row, grade=fixed[names[patient_of(row)]]) for row in rows]
 
     def _box(self, c: sqlite3.Connection, study_id: str) -> Box | None:
         try:
