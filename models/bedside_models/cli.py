@@ -304,6 +304,65 @@ def package(work: Path, data: Path, target: Path, name: str, release: int, as_js
     )
 
 
+@cli.command(
+    "head",
+    epilog="Example: bedside-models head models/packages/cxr-opacity/1.0.0 head.json "
+    "-o packages/cxr-opacity/1.1.0",
+)
+@click.argument("folder", metavar="PACKAGE", type=_FOLDER)
+@click.argument(
+    "head_path",
+    metavar="HEAD",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@click.option(
+    "-o",
+    "--out",
+    "target",
+    type=click.Path(file_okay=False, path_type=Path),
+    required=True,
+    help="Folder of the new package, named by its version; replaced when the new one is complete.",
+)
+@click.option(
+    "--data",
+    type=_FOLDER,
+    default=None,
+    help="Labelled images to judge the head by and to make int8 exports with; never copied.",
+)
+@_JSON
+def rehead(folder: Path, head_path: Path, target: Path, data: Path | None, as_json: bool) -> None:
+    """Put a jointly trained HEAD (of `bedside-hub head solve`) into a new version of PACKAGE.
+
+    Exit 3 when the head is not of this package, or reads worse than the package's own on DATA.
+    Without DATA there are no int8 exports and no figures, and the card says so.
+    """
+    with _training_side():
+        from bedside_core.trained_head import parse_head
+        from bedside_models.rehead import package_digest
+        from bedside_models.rehead import rehead as run
+
+        figures = None
+        if data is not None:
+            from bedside_models.data import load_dataset
+            from bedside_models.rehead_figures import Figures
+
+            spec = read_package(folder).pipeline.spec()
+            figures = Figures(dataset=load_dataset(data), spec=spec)
+        manifest = run(folder, parse_head(head_path.read_bytes()), target, figures)
+    exports = [f"{one.engine} {one.precision}" for one in manifest.variants]
+    answer = {
+        "name": manifest.name,
+        "version": manifest.version,
+        "digest": package_digest(target),
+        "exports": exports,
+    }
+    _say(
+        as_json,
+        answer,
+        f"{manifest.name} {manifest.version}: {', '.join(exports)}; digest {answer['digest']}",
+    )
+
+
 @cli.command(epilog="Example: bedside-models inspect models/packages/cxr-opacity/1.0.0 --json")
 @click.argument("folder", type=_FOLDER)
 @_JSON
