@@ -13,7 +13,7 @@ from bedside_core.errors import BedsideError, InvalidInputError
 from bedside_sync.secagg.gauss import draw_noise
 from bedside_sync.tasks import fields, kinds
 from bedside_sync.tasks.agreement import readers
-from bedside_sync.tasks.census import CollectSettings
+from bedside_sync.tasks.census import CollectSettings, census_vector
 from bedside_sync.tasks.clean import CleaningRules, CleanSettings, apply_rules, clean_vector
 from bedside_sync.tasks.head import head_vector, solve_head
 from bedside_sync.tasks.sgd import (
@@ -45,7 +45,7 @@ CLEAN = {
     "formats": [{"field": "image.exposure_unit", "keys": ["mAs", "uAs"]}],
 }
 VALIDATE = {"finding": "opacity", "group": "patient.sex", "keys": ["F", "M"], "parts": ["test"]}
-ITEMS = [f"{n:064x}" for n in range(4)]
+ITEMS = [f"1.2.3.{n}" for n in range(4)]
 ANNOTATE = {"finding": "opacity", "classes": ["absent", "present"], "items": ITEMS}
 FUSE = {
     "tables": [
@@ -162,12 +162,13 @@ FACTS = st.dictionaries(
 
 @settings(max_examples=100, deadline=None)
 @given(rows=st.lists(FACTS, max_size=5))
-def test_no_patient_passes_the_bounds_of_a_cleaning(rows):
-    wanted = ALL["clean"]
-    total = clean_vector(wanted, [rows])
-    assert total.shape == (wanted.layout.length,)
-    assert sum(int(v) ** 2 for v in total) <= wanted.layout.sensitivity2
-    assert total.max(initial=0) <= wanted.layout.largest
+def test_no_patient_passes_the_bounds_of_a_census_or_a_cleaning(rows):
+    vectors = [(ALL["clean"], clean_vector(ALL["clean"], [rows]))]
+    vectors += [(ALL[kind], census_vector(ALL[kind], [rows])) for kind in ("collect", "fuse")]
+    for wanted, total in vectors:
+        assert total.shape == (wanted.layout.length,)
+        assert sum(int(v) ** 2 for v in total) <= wanted.layout.sensitivity2
+        assert total.max(initial=0) <= wanted.layout.largest
 
 
 def test_bands_hold_their_ends_and_everything_else_is_other():

@@ -22,6 +22,7 @@ _OF_ANSWERS: Final = """subject IN (
 STUDY_ROWS: Final[Mapping[str, str]] = MappingProxyType(
     {
         "requests": _OF_ANSWERS,
+        "features": _OF_STUDY,
         "reviews": _OF_STUDY,
         "workitems": _OF_STUDY,
         "deliveries": _OF_STUDY,
@@ -41,6 +42,7 @@ SUBJECT_ROWS: Final[Mapping[str, str]] = MappingProxyType(
         "consents": "subject_id = ?",
         "withdrawals": "subject_id = ?",
         "rights_requests": "subject_id = ?",
+        "extras": "subject_id = ?",
         "subjects": "subject_id = ?",
     }
 )

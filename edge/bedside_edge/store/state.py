@@ -37,6 +37,7 @@ from bedside_edge.store.holdings import SqliteHoldings
 from bedside_edge.store.holds import SqliteHolds
 from bedside_edge.store.incidents import SqliteIncidents
 from bedside_edge.store.jobs import SqliteJobs
+from bedside_edge.store.learning import SqliteLearning
 from bedside_edge.store.ledger import SqliteLedger
 from bedside_edge.store.ledger_rows import check as check_ledger
 from bedside_edge.store.local_answers import SqliteLocalAnswers
@@ -101,6 +102,7 @@ class State:
     ledger: SqliteLedger
     snapshots: SqliteSnapshots
     local_answers: SqliteLocalAnswers
+    learning: SqliteLearning
     device: LogSigner | None  # signs releases; None of a log without keys
     database: Database
     access: SqliteAccess
@@ -255,6 +257,15 @@ def open_state(
             evidence_locked=lambda: log_store.locked,
         ),
         local_answers=SqliteLocalAnswers(database, keys, study_keys.of, record),
+        learning=SqliteLearning(
+            database,
+            keys,
+            study_keys.of,
+            subject_keys.commitment,
+            random,
+            record,
+            with_uid=studies.with_uid,
+        ),
         snapshots=SqliteSnapshots(database, keys, study_keys.of, random, clock),
         device=next((s for s in identity.signers if s.key.kind is SignatureType.ED25519), None),
         keys=keys,

@@ -5,6 +5,7 @@ put together from what different sources know of that patient (images, results, 
 hospital added). Both are `tables.Tables`; keys are public and signed.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
@@ -15,11 +16,13 @@ from bedside_core.errors import InvalidInputError
 from bedside_sync.secagg.bodies import Body
 from bedside_sync.secagg.roster import Name
 from bedside_sync.tasks.fields import (
+    Facts,
     FieldName,
     Key,
     check_keys,
     check_word,
     source,
+    word,
 )
 from bedside_sync.tasks.layout import Layout
 from bedside_sync.tasks.tables import Table, Tables, read_tables
@@ -57,6 +60,7 @@ class CollectSettings(Body):
     version: Literal[1] = 1
     scale: Annotated[int, Field(ge=1, le=65_536)] = 64
     most: Annotated[int, Field(ge=1, le=64)] = 1
+    cleaning: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")] = ""  # version to apply first
     tables: Annotated[list[TableBody], Field(min_length=1, max_length=64)]
 
     @model_validator(mode="after")
@@ -118,3 +122,19 @@ class FuseSettings(CollectSettings):
             if len({source(axis.field) for axis in table.axes}) < 2:
                 raise InvalidInputError(f"table {table.name} is of one source: that is a census")
         return self
+
+
+def census_vector(
+    settings: CollectSettings, patients: Sequence[Sequence[Facts]]
+) -> NDArray[np.int64]:
+    """Return a site's counts over the first `most` rows of each patient."""
+    tables = settings.value()
+    total = np.zeros(tables.length, np.int64)
+    for rows in patients:
+        for facts in rows[: tables.most]:
+            start = 0
+            for table in tables.tables:
+                row = {field: word(facts, field, keys) for field, keys in table.axes}
+                total[start + table.cell(row)] += tables.scale
+                start += table.cells
+    return total

@@ -10,13 +10,13 @@ from pydantic import Field, model_validator
 
 from bedside_core.errors import InvalidInputError
 from bedside_sync.secagg.bodies import Body
-from bedside_sync.secagg.roster import Hex32
 from bedside_sync.tasks.agreement import readers
 from bedside_sync.tasks.fields import FieldName, Key, check_keys, check_word
 from bedside_sync.tasks.judge import Figure, Validation, read_validation, read_votes
 from bedside_sync.tasks.layout import Layout
 from bedside_sync.tasks.tables import OTHER
 
+Uid = Annotated[str, Field(pattern=r"^[0-9][0-9.]{0,63}$")]
 _Permille = Annotated[int, Field(ge=0, le=1000)]
 
 
@@ -97,15 +97,15 @@ class ValidateSettings(Body):
 class AnnotateSettings(Body):
     """Task `annotate`: one vote a site on every item of a shared pool all readers were given.
 
-    Items are SHA-256 of the SOP Instance UID; the pool is public to the consortium and its
-    patients have consented to annotation, or it is of grade 1.
+    Items are SOP Instance UIDs of images that every site was given. The pool is public to the
+    consortium: its patients have consented to annotation, or it is of grade 1.
     """
 
     version: Literal[1] = 1
     scale: Annotated[int, Field(ge=1, le=65_536)] = 64
     finding: Key
     classes: Annotated[list[Key], Field(min_length=2, max_length=16)]
-    items: Annotated[list[Hex32], Field(min_length=1, max_length=8192)]
+    items: Annotated[list[Uid], Field(min_length=1, max_length=8192)]
     # items of one patient in the pool, at most
     most: Annotated[int, Field(ge=1, le=64)] = 1
 
