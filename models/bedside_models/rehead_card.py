@@ -29,8 +29,9 @@ def rehead_card(
         "holds is what the joint validation measures. A site sets its own threshold and "
         "calibration on its own cases.",
         _figures(judged),
-        "## Exports\n\nONNX and OpenVINO IR with the head in the graph. Int8 exports, where there are "
-        "any, have the base's int8 backbone and the head fitted to its features on training images."
+        "## Exports\n\nONNX and OpenVINO IR with the head in the graph. Int8 exports, where there "
+        "are any, have the base's int8 backbone, and the head fitted to its features on training "
+        "images."
         + "".join(f"\n\n- {key} is left out: {why}." for key, why in left_out.items()),
         "## Known limits\n\n"
         "- Labels are readings signed off at the sites; nobody saw them together.\n"
