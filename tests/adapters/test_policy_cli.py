@@ -68,6 +68,7 @@ def test_a_template_is_the_shipped_policy_one_version_up_and_needs_one_signature
     assert "default 2 in force, revision 2" in activate(desk, sign(desk, desk / "ours", "officer"))
 
 
+@pytest.mark.slow
 def test_a_looser_policy_comes_into_force_with_two_signatures_only(desk):
     loosen(desk)
     said = run("policy", "check", desk / "ours")

@@ -90,6 +90,7 @@ def told(state):
     return {kept.entry.refs.get("what") for kept in found}
 
 
+@pytest.mark.slow
 def test_the_commands_work_on_a_folder_and_through_a_running_box(tmp_path):
     state = tmp_path / "state"
     here = ("--state", state)

@@ -43,6 +43,7 @@ def test_a_destination_that_does_not_answer_is_named(tmp_path, settings):
     assert command("destinations", "test", "other", "--config", str(path)).returncode == 4
 
 
+@pytest.mark.slow
 def test_dead_letters_are_listed_and_sent_again(tmp_path, settings):
     with running_box(tmp_path / "box", settings) as box:
         assert box.analyze(part10(chest(601))).status_code == 200

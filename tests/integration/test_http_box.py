@@ -135,6 +135,7 @@ def test_a_disk_without_room_refuses_with_507_and_is_not_ready(tmp_path):
             assert "retry-after" in answer.headers
 
 
+@pytest.mark.slow
 def test_a_stop_answers_whoever_waits_and_ends_in_time(tmp_path):
     with running_box(tmp_path, SETTINGS) as box:
         box.stow(made(1))

@@ -134,6 +134,7 @@ def run(box, *arguments, typed=0):
     )
 
 
+@pytest.mark.slow
 def test_commands_on_a_stopped_box(box):
     box.stop()
     assert run(box, "seal", "--cause", "tampering", "--reason", "a seal was broken").returncode == 0

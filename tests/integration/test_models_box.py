@@ -70,6 +70,7 @@ def analysed(box, study):
     return answer.json()["result"]
 
 
+@pytest.mark.slow
 def test_a_day_of_changes_and_a_restart(folder):
     with running_box(folder, settings(folder)) as box:
         first = analysed(box, 100)

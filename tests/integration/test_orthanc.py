@@ -138,6 +138,7 @@ def test_a_study_the_archive_does_not_have_is_not_found(box, source):
     assert box.http.post("/api/v1/pulls", json=body).status_code == 404
 
 
+@pytest.mark.slow
 def test_an_archive_that_was_away_gets_everything_once_after(tmp_path):
     with orthanc(tmp_path / "orthanc") as away:
         away.stop()

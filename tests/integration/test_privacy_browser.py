@@ -45,6 +45,7 @@ def box(tmp_path_factory):
             box.kill()
 
 
+@pytest.mark.slow
 def test_every_page_is_seen_read_and_reached_in_every_look(box, tmp_path_factory):
     running, made = box
     pages = {

@@ -133,6 +133,7 @@ def locked(box: RunningBox) -> dict:
     return found
 
 
+@pytest.mark.slow
 def test_a_clone_is_refused_and_both_sides_open_an_incident(house, witness):
     before = len(incidents(witness))
     log_keys = [parse_verifier_key(key) for key in house.keys]

@@ -146,6 +146,7 @@ def test_the_card_says_what_it_must(shipped):
         assert words in card
 
 
+@pytest.mark.slow
 def test_int8_changes_at_most_one_decision_in_200_on_held_out_images(shipped, manifest, cxr_folder):
     from bedside_models import data
     from bedside_models.decisions import Operating, parity

@@ -130,6 +130,7 @@ def test_the_test_split_is_never_read_by_training(collection, tmp_path):
     assert len(material.labels) == dataset.indices("train").size
 
 
+@pytest.mark.slow
 def test_training_repeats_from_its_seed(collection, tmp_path):
     recipe = Recipe(
         architecture=TINY, teachers=1, teacher_size=32, teacher_epochs=1, student_epochs=1, batch=8
