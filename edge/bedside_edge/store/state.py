@@ -32,6 +32,7 @@ from bedside_edge.store.erasures import SqliteErasures
 from bedside_edge.store.events import SqliteChanges
 from bedside_edge.store.evidence import SqliteEvidence
 from bedside_edge.store.evidence_open import LogSettings, check_at_start, identify
+from bedside_edge.store.flashing import SqliteFlashing
 from bedside_edge.store.governance import SqliteGovernance, SqlitePolicies
 from bedside_edge.store.holdings import SqliteHoldings
 from bedside_edge.store.holds import SqliteHolds
@@ -55,6 +56,9 @@ from bedside_edge.store.slots import FileSlots
 from bedside_edge.store.snapshots import SqliteSnapshots
 from bedside_edge.store.studies import SqliteStudies, StudyKeys
 from bedside_edge.store.subjects import SqliteSubjects, SubjectKeys
+from bedside_edge.store.sync import SqliteSync
+from bedside_edge.store.sync_journal import FOLDER as SYNC_FOLDER
+from bedside_edge.store.sync_journal import JournalParts
 from bedside_edge.store.witness import SqliteWitness
 from bedside_edge.store.witnessed import SqliteWitnessed
 from bedside_edge.store.workitems import SqliteWorkitems
@@ -91,6 +95,7 @@ class State:
     requests: SqliteRequests
     changes: SqliteChanges
     deployments: SqliteDeployments
+    flashing: SqliteFlashing
     policies: SqlitePolicies
     governance: SqliteGovernance
     holdings: SqliteHoldings
@@ -102,6 +107,7 @@ class State:
     ledger: SqliteLedger
     snapshots: SqliteSnapshots
     local_answers: SqliteLocalAnswers
+    sync: SqliteSync
     learning: SqliteLearning
     device: LogSigner | None  # signs releases; None of a log without keys
     database: Database
@@ -122,6 +128,7 @@ class State:
             stack.callback(self.slots.close)
             stack.callback(self.database.close)
             stack.callback(self.ledger.close)
+            stack.callback(self.sync.close)
             self.objects.close()
             self.database.write(lambda c: _mark(c, clean=True))
 
@@ -182,6 +189,12 @@ def open_state(
         database.read(check_ledger)
         counter = NoCounter() if privacy_counter is None else FileCounter(privacy_counter)
         stack.callback(counter.close)
+        rounds_counter = (
+            NoCounter()
+            if privacy_counter is None
+            else FileCounter(privacy_counter.with_name(privacy_counter.name + ".sync"))
+        )
+        stack.callback(rounds_counter.close)
         log_store = SqliteEvidence(
             database,
             keys,
@@ -218,6 +231,27 @@ def open_state(
         erasure.recover()  # what a backup from before an erasure brought back goes again
         jobs = SqliteJobs(database, study_keys.of, random, completion, retries, record)
         outputs = SqliteOutputs(database, keys, study_keys.of, random, record)
+        ledger = SqliteLedger(
+            database,
+            keys,
+            record,
+            clock,
+            counter=counter,
+            evidence_locked=lambda: log_store.locked,
+        )
+        sync = SqliteSync(
+            JournalParts(
+                database=database,
+                record=record,
+                slots=slots,
+                random=random,
+                clock=clock,
+                counter=rounds_counter,
+                folder=path / SYNC_FOLDER,
+            ),
+            keys,
+            locked=ledger.locked,
+        )
         swept = 0 if clean else _sweep(objects, studies)
         recovered = jobs.recover(clock.now())
         stack.pop_all()
@@ -242,20 +276,15 @@ def open_state(
         changes=SqliteChanges(database),
         reviews=SqliteReviews(database, study_keys.of, random, record),
         deployments=SqliteDeployments(database, record),
+        flashing=SqliteFlashing(database, record),
         policies=SqlitePolicies(database, record),
         governance=SqliteGovernance(database, studies, subjects, record, minor_years),
         work_rows=SqliteWorkRows(database, study_keys.of),
         holdings=SqliteHoldings(database, study_keys, studies, outputs),
         oidc=SqliteSubjectLinks(database, record),
         workitems=SqliteWorkitems(database, keys, study_keys.of, random, record),
-        ledger=SqliteLedger(
-            database,
-            keys,
-            record,
-            clock,
-            counter=counter,
-            evidence_locked=lambda: log_store.locked,
-        ),
+        ledger=ledger,
+        sync=sync,
         local_answers=SqliteLocalAnswers(database, keys, study_keys.of, record),
         learning=SqliteLearning(
             database,
