@@ -326,6 +326,10 @@ class Outcome:
     body: bytes = field(repr=False)
     # what stands in the evidence log in plain: model, package, profile, pipeline
     refs: Mapping[str, int | str] = field(default_factory=dict)
+    # pooled features of images that were read, by instance id, and of which package (64 hex
+    # digits): kept for learning, so that no image is read twice
+    features: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
+    package: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,6 +46,7 @@ class Case:
     way: str
     header: Header | None = field(repr=False, default=None)
     result: Json | None = field(repr=False, default=None)
+    result_id: str = ""
     signed: Signature | None = None
 
 

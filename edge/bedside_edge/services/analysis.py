@@ -85,6 +85,17 @@ class Model:
         return evidence_refs(self.provenance() | {"model": name, "pipeline": pipeline})
 
 
+Seen = dict[str, NDArray[np.float32]]  # pooled features by instance id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """What the network sees in one image."""
+
+    probability: float
+    features: NDArray[np.float32] = field(repr=False)
+
+
 class Picture(Protocol):
     """Encodes pictures for people."""
 
@@ -149,7 +160,8 @@ class AnalysisService:
             routing: which rules chose this model, for the result.
             deployment: as what this version reads the study, for the result.
         """
-        entries = [self._instance_entry(one, read, left_out or {}) for one in instances]
+        seen: Seen = {}
+        entries = [self._instance_entry(one, read, left_out or {}, seen) for one in instances]
         chosen = {"routing": routing, "deployment": deployment}
         body = self._result(entries, self.model.provenance() | chosen)
         reason = body["reason"]
@@ -158,7 +170,19 @@ class AnalysisService:
             reason=reason["code"] if reason else "",
             body=canonical(body),
             refs=evidence_refs(body),
+            features=seen,
+            package=self.model.package_digest.removeprefix("sha256:"),
         )
+
+    def observe(self, instance: Instance, fetch: Callable[[], bytes]) -> Observed:
+        """Return what the network sees in one image, for learning; nothing is stored.
+
+        Raises:
+            RefusedError: the leaf that says why the model does not read it.
+        """
+        seen: Seen = {}
+        reading = self._read(instance.header, fetch, instance.instance_id, [], seen)
+        return Observed(probability=reading.probability, features=seen[instance.instance_id])
 
     def overlay(self, data: bytes, entry: Json, caption: Sequence[str]) -> bytes:
         """Return a PNG: the image as a reader would see it, saliency in colour, words below."""
@@ -182,23 +206,31 @@ class AnalysisService:
         instance: Instance,
         read: Callable[[Instance], bytes],
         left_out: Mapping[str, str],
+        seen: Seen,
     ) -> Json:
         name = instance.instance_id
         if name in left_out or instance.state is not InstanceState.HELD:
             return instance_entry(instance, NoRouteError(left_out.get(name, "")))
-        return self._entry(name, instance.header, lambda: read(instance))
+        return self._entry(name, instance.header, lambda: read(instance), seen)
 
-    def _entry(self, name: str, header: Header, fetch: Callable[[], bytes]) -> Json:
+    def _entry(
+        self, name: str, header: Header, fetch: Callable[[], bytes], seen: Seen | None = None
+    ) -> Json:
         """Return the image's entry: a reading, or the refusal with the checks made so far."""
         checks: list[Check] = []
         try:
-            return image_entry(self._read(header, fetch, name, checks))
+            return image_entry(self._read(header, fetch, name, checks, seen))
         except RefusedError as refusal:
             log.info("image refused", extra={"instance": name, "code": refusal.code})
             return refusal_entry(name, refusal, checks)
 
     def _read(
-        self, header: Header, fetch: Callable[[], bytes], name: str, checks: list[Check]
+        self,
+        header: Header,
+        fetch: Callable[[], bytes],
+        name: str,
+        checks: list[Check],
+        seen: Seen | None = None,
     ) -> Reading:
         """Check, prepare, infer, check again, decide: the order is part of the product.
 
@@ -215,6 +247,8 @@ class AnalysisService:
         outputs = self.model.engine.run(prepared.tensor)
         checks.append(feature_check(outputs.features, familiar))
         _must_pass(checks[-1])
+        if seen is not None:
+            seen[name] = outputs.features.reshape(-1)
         probability = manifest.calibration.value().probability(outputs.logit)
         return Reading(
             instance=name,

@@ -220,6 +220,32 @@ class Gate:
 
         return Visible(studies=seen(Thing.STUDY), results=seen(Thing.RESULT))
 
+    def usable(
+        self, use: Use, purpose: Purpose, study_ids: Sequence[str], *, target: Target
+    ) -> frozenset[str]:
+        """Return which of these studies the box itself may use so, for rounds over many.
+
+        Studies of equal facts get one question, and one entry of evidence between them. Who
+        withdrew takes part in nothing, whatever the policy says of the use. Whether a round may
+        be joined at all (agreement, region) is asked before, once, by the night.
+        """
+        held = self._facts.facts(study_ids, self._today())
+        standings = self.standing(list({one.subject_id for one in held.values()}))
+        situation = replace(
+            self._situation(purpose, target=target), same_region=True, agreement=True
+        )
+        groups: dict[Facts, list[str]] = {}
+        for study_id, one in held.items():
+            facts = facts_of(one, standings.get(one.subject_id, _NOTHING), Thing.STUDY)
+            if not facts.withdrawn and not facts.hold:
+                groups.setdefault(facts, []).append(study_id)
+        return frozenset(
+            study_id
+            for facts, alike in groups.items()
+            if self.decide(Ask(use=use, asker=BOX, facts=facts, situation=situation)).permitted
+            for study_id in alike
+        )
+
     def receive(self, way: Way, source: str) -> None:
         """Return when a sender may send; NotPermittedError otherwise, SealedError of a sealed box.
 

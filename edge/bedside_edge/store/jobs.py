@@ -146,6 +146,13 @@ class SqliteJobs:
                 " VALUES (?, ?, ?, ?, ?)",
                 (result_id, job.job_id, job.study_id, now, body),
             )
+            for instance_id, values in outcome.features.items():
+                context = f"features {instance_id} {outcome.package}"
+                features = box.seal(values.astype("<f4").tobytes(), context, self._random(_NONCE))
+                c.execute(
+                    "INSERT OR REPLACE INTO features VALUES (?, ?, ?, ?)",
+                    (instance_id, outcome.package, job.study_id, features),
+                )
             self._record(c, told.result(job, result_id, outcome))
             return result_id
 

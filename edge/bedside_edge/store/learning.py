@@ -106,6 +106,7 @@ class SqliteLearning:
             way=way,
             header=known,
             result=body,
+            result_id=result_id or "",
             signed=signed,
         )
 

@@ -134,6 +134,7 @@ class AnnotateSettings(Body):
         consensus = read_votes(votes, len(self.classes), deviation)
         table, agreed = readers(votes.reshape(-1, len(self.classes)), deviation**2)
         return {
+            "finding": self.finding,
             "classes": self.classes,
             "deviation": round(deviation, 4),
             "consensus": {
