@@ -261,6 +261,32 @@ def _text(estimate: list[float | None]) -> str:
 
 
 @cli.command(
+    epilog="Example: bedside-models bom models/packages/cxr-opacity/1.0.0 --checkpoint c.npz",
+)
+@click.argument("package", type=_FOLDER)
+@click.option(
+    "--checkpoint",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Adds the parameters of the training run.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help="Default: beside the package, <version>.cdx.json.",
+)
+@_JSON
+def bom(package: Path, checkpoint: Path | None, output: Path | None, as_json: bool) -> None:
+    """Write PACKAGE's bill of materials (CycloneDX 1.6 with model card), for one without."""
+    from bedside_models.bom import package_bom, read_training
+
+    made = package_bom(package, read_training(checkpoint) if checkpoint else {})
+    target = output or package.with_name(f"{package.name}.cdx.json")
+    target.write_bytes(made)
+    _say(as_json, {"file": str(target), "bytes": len(made)}, f"wrote {target}")
+
+
+@cli.command(
     epilog="Example: bedside-models package work --data DATA "
     "--target models/packages/cxr-opacity/1.0.0",
 )

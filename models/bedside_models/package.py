@@ -19,12 +19,14 @@ from bedside_core.findings import Familiar
 from bedside_core.golden import GoldenSet, parse_golden
 from bedside_core.imaging import PipelineSpec, prepare
 from bedside_core.manifest import MANIFEST_NAME, Manifest, check_files, parse_manifest
+from bedside_core.model_bom import BOM_NAME, model_bom
 from bedside_models.decisions import Operating, Parity, parity
 from bedside_models.phantom import Phantom, golden_phantoms, sha256_of
 from bedside_models.runtimes import Runner, open_runner
 
 FORMAT = "bedside-model/1"
 GOLDEN_PATH = "golden/cases.json"
+_FACTS = ("best_epoch", "parameters", "multiply_adds", "torch")  # of a training run
 MEAN_PATH, CHOL_PATH = "outlier/mean.f32", "outlier/precision_chol.f32"
 TENSOR_TOLERANCE = 2e-3
 _PROBES = 48
@@ -186,6 +188,7 @@ class Contents:
     card: str = field(repr=False)
     evaluation: Mapping[str, Any] = field(repr=False)
     extra: Mapping[str, bytes] = field(repr=False)
+    training: Mapping[str, Any] = field(repr=False)
 
 
 def write_package(folder: Path, contents: Contents, target: Path) -> Manifest:
@@ -216,12 +219,21 @@ def write_package(folder: Path, contents: Contents, target: Path) -> Manifest:
         (part / name).parent.mkdir(parents=True, exist_ok=True)
         (part / name).write_bytes(data)
     fields = _manifest(contents, GoldenSet.model_validate(golden), inventory(part))
+    facts = training_facts(contents.training)
+    bill = model_bom(parse_manifest(_json(fields)), contents.evaluation, facts)
+    (part / BOM_NAME).write_bytes(bill)
+    fields["files"] = inventory(part)
     (part / MANIFEST_NAME).write_bytes(_json(fields))
     manifest = read_package(part)
     if target.exists():
         shutil.rmtree(target)
     part.rename(target)
     return manifest
+
+
+def training_facts(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a training run, from the description in its checkpoint."""
+    return dict(training.get("recipe", {})) | {k: training[k] for k in _FACTS if k in training}
 
 
 def _manifest(contents: Contents, golden: GoldenSet, files: Mapping[str, Any]) -> dict[str, Any]:

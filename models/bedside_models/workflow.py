@@ -272,6 +272,7 @@ def package_step(
             familiar=familiar,
             card=card,
             evaluation=evaluation,
+            training=checkpoint.training,
             extra={
                 f"plots/{path.name}": path.read_bytes()
                 for path in sorted((work / "plots").glob("*.png"))

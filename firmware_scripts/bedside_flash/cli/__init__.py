@@ -9,12 +9,16 @@ from importlib import metadata
 import click
 
 from bedside_core.errors import BedsideError
+from bedside_flash.cli import sbom as sbom_cli
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(metadata.version("bedside"), prog_name="bedside-flash")
 def cli() -> None:
     """Write, sign, check and flash what a box runs: profiles, models, policies, software."""
+
+
+cli.add_command(sbom_cli.sbom)
 
 
 def main() -> None:
