@@ -7,7 +7,7 @@ round costs and why it cannot overflow is said in words before anybody signs.
 import datetime
 import re
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from typing import Annotated, Final
 
@@ -29,6 +29,7 @@ from bedside_sync.secagg.manifest import (
 from bedside_sync.secagg.ring import overflow_bound, tail
 from bedside_sync.secagg.roster import Hex32, Name, Roster
 from bedside_sync.task_code import task_code
+from bedside_sync.tasks.kinds import KINDS, plan_lines, read_settings
 
 DELTA: Final = 1e-6
 _LEAST_SIGMA2: Final = 25
@@ -68,10 +69,24 @@ class RoundPlan(BaseModel):
     audit_for: Span = "30d"  # counted from the expiry
 
 
-def read_plan(text: str) -> RoundPlan:
-    """Return the plan in a TOML file; InvalidConfigError names the setting that is wrong."""
+def read_plan(text: str, settings_in: Callable[[str], bytes] | None = None) -> RoundPlan:
+    """Return the plan in a TOML file.
+
+    Args:
+        text: the file.
+        settings_in: reads the settings file the plan names. Segments, scale and bounds may then be
+            left out of the plan: they follow from the settings of a known task.
+
+    Raises:
+        InvalidConfigError: names the setting that is wrong.
+        InvalidInputError: the settings are none of the task.
+    """
     try:
-        plan = RoundPlan.model_validate(tomllib.loads(text))
+        given = tomllib.loads(text)
+        named, task = given.get("settings_file"), given.get("task")
+        if settings_in is not None and isinstance(named, str) and task in KINDS:
+            given = plan_lines(read_settings(str(task), settings_in(named))) | given
+        plan = RoundPlan.model_validate(given)
     except tomllib.TOMLDecodeError as cause:
         raise InvalidConfigError(f"round: {cause}") from cause
     except ValidationError as cause:

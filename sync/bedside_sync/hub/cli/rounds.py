@@ -22,9 +22,10 @@ from bedside_sync.hub.cli.common import (
 from bedside_sync.hub.folder import write_file
 from bedside_sync.hub.plan import DELTA, manifest_of, read_plan, told, utc
 from bedside_sync.hub.process import now
-from bedside_sync.secagg import tally
+from bedside_sync.hub.sums import open_sum, reading_of
 from bedside_sync.secagg.bodies import canonical, decode
 from bedside_sync.secagg.manifest import SignedManifest, check_content
+from bedside_sync.tasks.kinds import words
 
 
 @click.group("round")
@@ -47,13 +48,16 @@ def round_propose(plan_path: Path, out: Path, folder: Path, as_json: bool) -> No
     Examples:
       bedside-hub round propose census.toml --out census.manifest.json
     """
-    plan = read_plan(read_small(plan_path).decode("utf-8"))
-    given = b""
-    if plan.settings_file:  # announced as they are: a box asks for exactly these bytes
-        path = plan_path.parent / plan.settings_file
+
+    def settings_in(name: str) -> bytes:
+        path = plan_path.parent / name
         if not path.is_file():
-            raise NotFoundError(f"round: there is no {plan.settings_file} beside {plan_path.name}")
-        given = read_small(path)
+            raise NotFoundError(f"round: there is no {name} beside {plan_path.name}")
+        return read_small(path)
+
+    plan = read_plan(read_small(plan_path).decode("utf-8"), settings_in)
+    # announced as they are: a box asks for exactly these bytes
+    given = settings_in(plan.settings_file) if plan.settings_file else b""
     with opened(folder) as (_, service):
         settings = service.store.keep_settings(given) if given else b""
         awaited = upcoming.announce(service.store, service.roster, plan.round, plan.helpers, now())
@@ -133,17 +137,20 @@ def round_show(name: str, folder: Path, as_json: bool) -> None:
     with opened(folder) as (_, service):
         one = overview.view(service, name, now())
         facts = told(service.store.manifest(name).manifest)
+        read = reading_of(service, name)
     if as_json:
-        click.echo(json.dumps(asdict(one), sort_keys=True))
+        click.echo(json.dumps(asdict(one) | {"reading": read}, sort_keys=True))
         return
     say(False, facts | {"state": one.state, "waits for": one.waits_for or "nothing: it is over"})
     rows = [(got.box, got.organisation, got.state, utc(got.at)) for got in one.reported]
     table(("box", "organisation", "report", "at"), rows, "nobody has reported yet")
     click.echo(f"silent: {', '.join(one.silent) or 'nobody'}")
-    for box, words in one.helpers.items():
-        click.echo(f"helper {box}: {', '.join(words) or 'nothing yet'}")
+    for box, said in one.helpers.items():
+        click.echo(f"helper {box}: {', '.join(said) or 'nothing yet'}")
     for code, count in one.refusals.items():
         click.echo(f"refused: {code} {count} times")
+    if read is not None:
+        click.echo("\n".join(words(read)))
 
 
 @rounds.command("close")
@@ -171,12 +178,12 @@ def round_close(name: str, folder: Path, as_json: bool) -> None:
     "--out",
     type=click.Path(file_okay=False, path_type=Path),
     required=True,
-    help="Folder for NAME.record.json, NAME.sum.npy and NAME.sum.json",
+    help="Folder for NAME.record.json, .sum.npy, .sum.json and, of a known task, .reading.json",
 )
 @folder_option
 @json_option
 def round_publish(name: str, out: Path, folder: Path, as_json: bool) -> None:
-    """Write a finished round's signed record and its sum, by segment.
+    """Write a finished round's signed record, its sum by segment, and what the sum says.
 
     The sum is checked against the digest in the record before it is written.
 
@@ -185,16 +192,10 @@ def round_publish(name: str, out: Path, folder: Path, as_json: bool) -> None:
       bedside-hub round publish census-1 --out results
     """
     with opened(folder) as (_, service):
-        data = service.store.column(name, "transcript")
-        record = decode(tally.Transcript, data, tally.MAX_TRANSCRIPT)
-        manifest = record.body.manifest.manifest
-        if not record.body.reports:
-            raise NotFoundError("the round expired without a sum; its record is kept")
-        total = service.opened(name)
-    if tally.sum_digest(manifest, total) != record.body.total:
-        raise NotFoundError("the sum on the disk is not the one in the record")
+        found = open_sum(service, name)
+    manifest, total = found.manifest, found.total
     out.mkdir(parents=True, exist_ok=True)
-    write_file(out / f"{name}.record.json", data + b"\n")
+    write_file(out / f"{name}.record.json", found.record.encode() + b"\n")
     parts, at = {}, 0
     for segment in manifest.segments:
         parts[segment.name] = total[at : at + segment.length].tolist()
@@ -202,6 +203,14 @@ def round_publish(name: str, out: Path, folder: Path, as_json: bool) -> None:
     write_file(out / f"{name}.sum.json", canonical({"round": name, "segments": parts}) + b"\n")
     with (out / f"{name}.sum.npy").open("wb") as file:
         np.save(file, total)
-    boxes = len(record.body.reports)
-    facts = {"round": name, "boxes": boxes, "words": len(total), "digest": record.body.total}
-    say(as_json, facts | {"folder": str(out)})
+    facts: dict[str, object] = {
+        **{"round": name, "boxes": found.boxes, "words": len(total)},
+        **{"digest": found.record.body.total, "folder": str(out)},
+    }
+    read = found.reading()
+    if read is not None:
+        text = json.dumps(read, indent=1, sort_keys=True, allow_nan=False)
+        write_file(out / f"{name}.reading.json", text.encode() + b"\n")
+        facts["reading"] = read
+    lines = [f"{key:<8}{value}" for key, value in facts.items() if key != "reading"]
+    say(as_json, facts, [*lines, *(words(read) if read is not None else [])])
