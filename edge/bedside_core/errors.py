@@ -739,6 +739,24 @@ class NoSlotError(RefusedError):
     status = 503
 
 
+class CandidateRefusedError(RefusedError):
+    """What was tried does not do what it must: it stays out of service."""
+
+    code = "candidate-refused"
+
+
+class TrialMemoryError(RefusedError):
+    """What was tried took more memory than the hardware profile allows."""
+
+    code = "trial-memory"
+
+
+class TrialFailedError(UnavailableError):
+    """A trial ended without a verdict: killed, crashed, or its time was up."""
+
+    code = "trial-failed"
+
+
 # --- distribution: what is signed, and by whom -------------------------------------------------
 
 

@@ -37,6 +37,7 @@ from bedside_edge.dicom.read import PydicomReader
 from bedside_edge.dicom.scp import StorageScp
 from bedside_edge.dicom.ul import AcceptorSettings, Caller
 from bedside_edge.engine.selftest import prepare_cases
+from bedside_edge.flashing import Flashed, Uses, flashing_service, load_flashed
 from bedside_edge.outgoing import Outgoing
 from bedside_edge.ports import JobState
 from bedside_edge.ports.evidence import BOX
@@ -81,7 +82,6 @@ from bedside_edge.web.pages import error_page, pages_router
 from bedside_edge.wiring import (
     Loaded,
     load_grading,
-    load_model,
     load_rules,
     load_sign_on,
     load_witnesses,
@@ -111,7 +111,8 @@ class Box:
             Metrics(),
             Bell(),
         )
-        self.loaded = load_model(config.model)
+        chosen = load_flashed(config.model, folder)
+        self.loaded = chosen.loaded
         self.state = open_folder(config, folder, self.clock, self.random)
         self.keys_protection = protection_of(folder / "keys")
         if self.state.incidents.now() is Incident.SHUTDOWN:
@@ -125,7 +126,10 @@ class Box:
         )
         reader = PydicomReader()
         self.analysis = AnalysisService(self.loaded.model, reader, PillowPicture())
-        self.models = model_service(config.model, self.analysis)
+        flashed = Flashed(self.state)
+        self.models = model_service(
+            chosen.settings, self.analysis, flashed=flashed.folders, offered=flashed.offered
+        )
         rules = load_rules(config.routing, self.loaded.package.manifest)
         self.routing = RoutingService(
             rules,
@@ -133,6 +137,15 @@ class Box:
             lambda: RolloutService(self.models, self.state.deployments, self.clock),
         )
         self.policies = policy_service(config.policy, folder, self.state.policies, self.clock)
+        self.flashing = flashing_service(
+            config,
+            self.state,
+            self.clock,
+            Uses(models=self.models, rollout=self.routing.rollout, policies=self.policies),
+            lambda: self.policies,
+            profile=self.loaded.profile.profile.id,
+        )
+        self.flashing.start([why.code for why in chosen.failed])
         self.gate = Gate(
             self.policies.policy, self.state.governance, self.clock, self.state.evidence.append
         )
@@ -218,13 +231,17 @@ class Box:
             config, folder, self.state, self.gate, self.grading.grading.rho
         )
         self._nights = Loop(self.privacy.nights, self.bell)
+        self._flasher = Loop(self.flashing, self.bell)
         self.manager = SystemdManager()
         self._watch = Loop(Watchdog(self.manager, Health(self).self_check), Bell())
         self._sweeper = Loop(self.keeping.retention, self.bell)
         self._clocks = Loop(self.incidents, self.bell)
         self._performer = Loop(self._workitem_performer(), self.bell)
         self._performing: list[threading.Thread] = []
-        self.workers = [self._worker() for _ in range(self.loaded.opened.plan.streams)]
+        most = self.loaded.profile.profile.limits.max_inflight
+        self.workers = [
+            self._worker() for _ in range(min(most, self.loaded.opened.plan.streams))
+        ]
         self._threads: list[threading.Thread] = []
         self.http_loop: asyncio.AbstractEventLoop | None = None
 
@@ -296,6 +313,9 @@ class Box:
         nights = threading.Thread(target=self._nights.run, name="nights", daemon=True)
         nights.start()
         self._performing.append(nights)
+        flashing = threading.Thread(target=self._flasher.run, name="flashing", daemon=True)
+        flashing.start()
+        self._performing.append(flashing)
         return self.scp.start()
 
     def serving(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -320,6 +340,8 @@ class Box:
         self._performer.stop()
         self._sweeper.stop()
         self._nights.stop()
+        self.flashing.stop()
+        self._flasher.stop()
         self._clocks.stop()
         self._desk.stop()
         self.grading.stop()
@@ -504,7 +526,7 @@ def run_box(config: Config, folder: Path, ready_file: Path | None) -> None:
 
 async def _serve(box: Box, ready_file: Path | None) -> None:
     listener = _listen(box.config.http.host, box.config.http.port)
-    most = box.loaded.profile.profile.limits.max_waiting
+    most = box.loaded.opened.choice.queue_depth
     http = box.config.http.model_copy(
         update={
             "max_waiting": min(box.config.http.max_waiting, most),

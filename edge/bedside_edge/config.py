@@ -676,6 +676,23 @@ class Site(_Section):
     )
 
 
+class Update(_Section):
+    """What the box lets be flashed (docs/flashing.md)."""
+
+    models: Literal["activate", "offer"] = Field(
+        default="activate",
+        description="What a flashed model does once it passed its trial: `activate` reads studies "
+        "with it, `offer` waits for a person (`bedside-edge models activate`)",
+    )
+    trial_s: int = Field(
+        default=900, ge=10, le=86_400, description="Seconds a candidate has to pass its gate"
+    )
+    slot_mib: int = Field(default=8192, ge=1, description="Most MiB one package may have")
+    chunks_mib: int = Field(
+        default=16_384, ge=1, description="Most MiB of pieces kept for the next update"
+    )
+
+
 class Config(_Section):
     """All settings of a box."""
 
@@ -705,6 +722,7 @@ class Config(_Section):
     evidence: Evidence = Evidence()
     privacy: Privacy = Privacy()
     site: Site = Site()
+    update: Update = Update()
 
 
 def parse_config(text: str) -> Config:

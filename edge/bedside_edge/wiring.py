@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import sys
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from bedside_core.errors import (
@@ -17,8 +18,9 @@ from bedside_core.errors import (
 from bedside_core.evidence.note import parse_verifier_key
 from bedside_core.evidence.policy_text import WitnessPolicy, parse_policy_text
 from bedside_core.grading import Grading, parse_grading
+from bedside_core.hardware.matching import choose
+from bedside_core.hardware.profile import EngineChoice, LoadedProfile, parse_profile
 from bedside_core.manifest import MANIFEST_NAME, Manifest, parse_manifest
-from bedside_core.profile import EngineChoice, LoadedProfile, choose, parse_profile
 from bedside_core.routing import Rules, default_rules, parse_rules
 from bedside_edge.config import Evidence as EvidenceSettings
 from bedside_edge.config import Model as ModelSettings
@@ -121,7 +123,7 @@ def load_model(settings: ModelSettings) -> Loaded:
     if settings.profile:
         profiles = [_read_profile(Path(settings.profile))]
     else:
-        profiles = list(load_profiles(shipped("hw_profiles")))
+        profiles = list(load_profiles(shipped("hw_profiles"), built_in=True))
     chosen = choose(profiles, board)
     profile = _overridden(chosen.loaded, settings)
     opened = open_engine(package, profile, board)
@@ -158,11 +160,27 @@ def analysis_service(loaded: Loaded) -> AnalysisService:
     return AnalysisService(loaded.model, PydicomReader(), PillowPicture())
 
 
-def model_service(settings: ModelSettings, first: AnalysisService) -> ModelService:
-    """Return the service that loads further packages beside the first."""
+def model_service(
+    settings: ModelSettings,
+    first: AnalysisService,
+    *,
+    flashed: Callable[[], Mapping[ModelId, Path]] = dict,
+    offered: Callable[[frozenset[str]], Collection[ModelId]] = frozenset,
+) -> ModelService:
+    """Return the service that loads further packages beside the first.
+
+    Args:
+        settings: where packages lie.
+        first: the model that reads the box's studies.
+        flashed: packages in slots; one that lies elsewhere as well is taken from there.
+        offered: of those the ones a bare name never means, given the names found elsewhere.
+    """
+
+    def known() -> Mapping[ModelId, Path]:
+        return {**flashed(), **known_packages(settings)}
 
     def open_model(wanted: ModelId) -> AnalysisService:
-        folder = known_packages(settings).get(wanted)
+        folder = known().get(wanted)
         if folder is None:
             raise NotFoundError("the box holds no such model package")
         chosen = settings.model_copy(update={"package": str(folder)})
@@ -171,8 +189,9 @@ def model_service(settings: ModelSettings, first: AnalysisService) -> ModelServi
     return ModelService(
         first,
         open_model=open_model,
-        known=lambda: list(known_packages(settings)),
+        known=lambda: list(known()),
         most=settings.max_loaded,
+        offered=lambda: offered(frozenset(one.name for one in known_packages(settings))),
     )
 
 
@@ -345,6 +364,9 @@ def _overridden(loaded: LoadedProfile, settings: ModelSettings) -> LoadedProfile
     kept = [choice for choice in choices if wanted(choice)]
     if not kept:
         update = {"kind": settings.engine, "precision": settings.precision}
-        kept = [choices[0].model_copy(update={key: v for key, v in update.items() if v})]
+        changed = {key: v for key, v in update.items() if v}
+        if settings.engine not in ("", choices[0].kind):
+            changed |= {"device": "CPU", "properties": {}, "readback": {}}  # words of the other one
+        kept = [EngineChoice.model_validate(choices[0].model_dump() | changed)]
     profile = loaded.profile.model_copy(update={"engines": kept})
     return dataclasses.replace(loaded, profile=profile)

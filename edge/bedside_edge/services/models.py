@@ -6,7 +6,7 @@ what is loaded as it was. Unloading takes the name away at once and the runtime 
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -70,6 +70,7 @@ class ModelService:
         open_model: Callable[[ModelId], AnalysisService],
         known: Callable[[], Sequence[ModelId]],
         most: int,
+        offered: Callable[[], Collection[ModelId]] = tuple,
     ) -> None:
         """Start with the model that reads the box's studies.
 
@@ -78,7 +79,9 @@ class ModelService:
             open_model: compiles and self-tests a package; a BedsideError leaf says why not.
             known: lists the packages on this box.
             most: how many packages may be loaded at a time.
+            offered: packages that a bare name never means: only a chosen version is theirs.
         """
+        self._offered = offered
         self._open, self._known, self._most = open_model, known, most
         self._lock = threading.Lock()
         self._loading = threading.Lock()  # one compilation at a time: each takes all cores
@@ -253,6 +256,8 @@ class ModelService:
 
     def _newest(self, name: str, version: str) -> ModelId:
         known = {*self._known(), self._first}
+        if not version:
+            known -= {*self._offered()} - {self._first}
         found = [m for m in known if m.name == name and version in ("", m.version)]
         if not found:
             raise NotFoundError("the box holds no such model package")
