@@ -516,8 +516,8 @@ def test_an_owner_s_package_is_taken_only_as_it_signed_it(house):
     data = roles.sign(roles.add_package(base, START, "vendor-acme", manifest), house.key("acme"))
     with pytest.raises(TargetNotSignedError):
         house.repository.add(other, its, data, START)
+    old = house.repository.manifest(*_path_and_digest(house, "acme"))
     with pytest.raises(InvalidMetadataError, match="sign the next"):
-        old = house.repository.manifest(*_path_and_digest(house, "acme"))
         house.repository.add(old, store, base, START)
     draft = house.repository.add(manifest, store, data, START)
     assert draft.standing.missing == 0

@@ -10,6 +10,9 @@ import click
 
 from bedside_core.errors import BedsideError
 from bedside_flash.cli import sbom as sbom_cli
+from bedside_flash.cli.keys import keys
+from bedside_flash.cli.sign import build, sign
+from bedside_flash.cli.verify import verify
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,6 +22,12 @@ def cli() -> None:
 
 
 cli.add_command(sbom_cli.sbom)
+
+
+cli.add_command(keys)
+cli.add_command(build)
+cli.add_command(sign)
+cli.add_command(verify)
 
 
 def main() -> None:

@@ -105,8 +105,12 @@ class ChunkStore:
                 raise
             sync_folder(place.parent)
 
-    def read(self, digest: str) -> bytes:
+    def read(self, digest: str, *, keep: bool = False) -> bytes:
         """Return a chunk's bytes, checked.
+
+        Args:
+            digest: of the chunk.
+            keep: leave a changed chunk where it is, as when a stick is only looked at.
 
         Raises:
             NotFoundError: it is not here.
@@ -116,9 +120,10 @@ class ChunkStore:
         with open_plain(place) as file:
             data = file.read(CHUNK + 1)
         if sha256(data).hexdigest() != digest:
-            with disk():
-                place.unlink(missing_ok=True)
-            raise ChunkMismatchError("a chunk changed on the disk; it was dropped")
+            if not keep:
+                with disk():
+                    place.unlink(missing_ok=True)
+            raise ChunkMismatchError("a chunk is not the one its digest names")
         return data
 
     def held(self) -> dict[str, int]:

@@ -50,6 +50,7 @@ from bedside_sync.distribution.signers import (
     read_private,
 )
 
+REPOSITORY: Final = "repository"  # in the hub's folder
 LARGEST: Final = 5_000_000  # bytes of any metadata, as python-tuf limits it
 _DAY: Final = 86_400
 _TIMESTAMP_EVERY: Final = _DAY // 2  # boxes see a fresh one well before it is a day old

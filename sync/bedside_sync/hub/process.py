@@ -13,9 +13,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from bedside_core.errors import BedsideError
+from bedside_core.errors import BedsideError, UpdateRunningError
 from bedside_sync.hub import overview
 from bedside_sync.hub.folder import Hub, only_one, read_hub
 from bedside_sync.hub.server import HubServer
@@ -24,9 +24,13 @@ from bedside_sync.hub.status_page import StatusPage
 from bedside_sync.hub.store_sqlite import HubStore
 from bedside_sync.transport_nng import Server
 
+if TYPE_CHECKING:  # python-tuf takes a while to import: only who serves needs it
+    from bedside_sync.distribution.repository import Repository
+
 log = logging.getLogger(__name__)
 
 _LOOK_S: Final = 1.0
+_FRESH_S: Final = 60  # between two looks at whether the repository has to be signed anew
 _RENEW_S: Final = 86_400  # a revocation list is never older than a day
 _FIELDS: Final = ("code", "state", "members", "rounds")
 
@@ -74,13 +78,20 @@ def run_hub(
         StoreUnavailableError: another process serves the folder. UnavailableError: an address is
             taken. NotFoundError, InvalidConfigError: no hub in the folder.
     """
+    from bedside_sync.distribution.gateway import Gateway, site_of
+    from bedside_sync.distribution.repository import REPOSITORY, Repository
+
     hub = read_hub(folder)
     with ExitStack() as held:
         held.enter_context(only_one(folder))
         store = open_store(folder)
         held.callback(store.close)
         service = open_service(hub, store)
-        handle = HubServer(service, now).handle
+        repository = Repository(folder / REPOSITORY)
+        gateway = Gateway(
+            repository.folder, lambda box: site_of(service.roster.members[box].key.raw.hex())
+        )
+        handle = HubServer(service, now, gateway).handle
         identity = hub.identity(store, service.roster, now())
         server = held.enter_context(Server(listen, identity, handle, threads=threads))
         url = ""
@@ -94,12 +105,14 @@ def run_hub(
             url = held.enter_context(page).url
         log.info("hub serves", extra={"members": len(service.roster.members)})
         ready(Serving(url=server.url, status_url=url))
-        _keep(hub, service, server, stop)
+        _keep(hub, service, server, repository, stop)
         log.info("hub stops")
 
 
-def _keep(hub: Hub, service: HubService, server: Server, stop: threading.Event) -> None:
-    made = now()
+def _keep(
+    hub: Hub, service: HubService, server: Server, repository: "Repository", stop: threading.Event
+) -> None:
+    made, looked = now(), 0
     while not stop.wait(_LOOK_S):
         try:
             grown = service.refresh()
@@ -109,8 +122,21 @@ def _keep(hub: Hub, service: HubService, server: Server, stop: threading.Event) 
                 log.info("revocation renewed", extra={"members": len(service.roster.members)})
             service.go_on_all()
             service.tidy()
+            if now() - looked >= _FRESH_S:
+                looked = now()
+                _keep_fresh(repository)
         except BedsideError as error:  # a full disk passes; boxes are told so meanwhile
             log.warning("housekeeping failed", extra={"code": error.code})
+
+
+def _keep_fresh(repository: "Repository") -> None:
+    try:
+        if repository.keep_fresh(now()):
+            log.info("repository signed anew")
+    except UpdateRunningError:
+        pass  # a command changes it and signs it anew itself
+    except BedsideError as error:
+        log.warning("the repository is not signed anew", extra={"code": error.code})
 
 
 class JsonFormatter(logging.Formatter):

@@ -8,7 +8,13 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from bedside_core.errors import BedsideError, InvalidMessageError, UnavailableError
+from bedside_core.errors import (
+    BedsideError,
+    InvalidMessageError,
+    NotFoundError,
+    UnavailableError,
+)
+from bedside_sync.distribution.gateway import FILE, Gateway
 from bedside_sync.hub import upcoming
 from bedside_sync.hub.service import REPORT, HubService
 from bedside_sync.secagg import committee, tally
@@ -27,8 +33,10 @@ _MAX_CHUNKS: Final = 1 << 15
 class HubServer:
     """Answers messages; `handle` is what the transport calls."""
 
-    def __init__(self, service: HubService, now: Callable[[], int]) -> None:
-        self._service, self._now = service, now
+    def __init__(
+        self, service: HubService, now: Callable[[], int], gateway: Gateway | None = None
+    ) -> None:
+        self._service, self._now, self._gateway = service, now, gateway
         self._kinds: dict[str, Callable[[str, Message], Message]] = {
             "time": self._time,
             "roster": self._roster,
@@ -51,6 +59,7 @@ class HubServer:
             "record": self._record,
             "sum": self._sum,
             "settings": self._settings,
+            "file": self._file,
         }
 
     def handle(self, peer: str, request: Message) -> Message:
@@ -67,6 +76,8 @@ class HubServer:
 
     def _note(self, peer: str, request: Message, refused: BedsideError) -> None:
         """Keep a refusal; a hub that cannot write it still says no."""
+        if request.kind == FILE and isinstance(refused, NotFoundError):
+            return  # every refresh asks for a root that may not be there yet
         name = str(request.fields.get("round", ""))
         known = name if re.fullmatch(NAME, name) else ""  # what a peer sends fills no column
         try:
@@ -112,6 +123,11 @@ class HubServer:
     def _settings(self, _peer: str, request: Message) -> Message:
         data = self._service.store.settings(request.digest("digest"))
         return _window("settings", data, request.integer("at"))
+
+    def _file(self, peer: str, request: Message) -> Message:
+        if self._gateway is None:
+            raise NotFoundError("this hub serves no packages")
+        return self._gateway.answer(peer, request)
 
     # --- boxes -------------------------------------------------------------------------------
 

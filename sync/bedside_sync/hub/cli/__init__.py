@@ -15,6 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bedside_core.errors import BedsideError
 from bedside_sync.hub.cli import admin as admin_cli
+from bedside_sync.hub.cli import keys as keys_cli
+from bedside_sync.hub.cli import publish as publish_cli
 from bedside_sync.hub.cli import roster as roster_cli
 from bedside_sync.hub.cli import rounds as rounds_cli
 from bedside_sync.hub.cli.common import (
@@ -218,6 +220,8 @@ def simulate(
 cli.add_command(admin_cli.admin)
 cli.add_command(roster_cli.roster)
 cli.add_command(rounds_cli.rounds)
+cli.add_command(keys_cli.keys)
+cli.add_command(publish_cli.publish)
 
 
 def main() -> None:

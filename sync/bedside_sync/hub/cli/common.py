@@ -48,10 +48,10 @@ def opened(folder: Path) -> Iterator[tuple[Hub, HubService]]:
         store.close()
 
 
-def read_small(path: Path) -> bytes:
+def read_small(path: Path, limit: int = _LARGEST_FILE) -> bytes:
     """Return a file's bytes without its last newline; InvalidInputError when it is too long."""
     data = path.read_bytes()
-    if len(data) > _LARGEST_FILE:
+    if len(data) > limit:
         raise InvalidInputError("the file is too long for what it should be")
     return data.rstrip(b"\n")
 
