@@ -61,9 +61,7 @@ class TrainMaterial(Cases[TrainSettings]):
             inside = set(self.store.enter_batch(self._batch(manifest), manifest.round, names))
             patients = [cases for cases in patients if cases[0].patient in inside]
         rows = [(f, cases) for cases in patients if (f := self._mean(cases, manifest)) is not None]
-        features = np.array([row for row, _ in rows]).reshape(len(rows), -1)
-        if not rows:
-            features = np.zeros((0, settings.features))
+        features = np.array([row for row, _ in rows]) if rows else np.zeros((0, settings.features))
         labels = np.array(
             [[_positive(cases, finding) for finding in settings.findings] for _, cases in rows],
             np.int64,
