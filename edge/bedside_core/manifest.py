@@ -17,7 +17,7 @@ from bedside_core.imaging import PipelineSpec
 
 MANIFEST_NAME = "manifest.json"
 Sha256 = Annotated[str, Field(pattern=r"^sha256:[0-9a-f]{64}$")]
-Precision = Literal["f32", "bf16", "int8"]
+Precision = Literal["f32", "bf16", "f16", "int8"]
 EngineName = Literal["onnxruntime", "openvino"]
 _SAFE_PATH = re.compile(r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$")
 

@@ -81,6 +81,7 @@ from bedside_edge.system.tls_openssl import ServerTls
 from bedside_edge.web.pages import error_page, pages_router
 from bedside_edge.wiring import (
     Loaded,
+    learning_service,
     load_grading,
     load_rules,
     load_sign_on,
@@ -231,6 +232,14 @@ class Box:
             config, folder, self.state, self.gate, self.grading.grading.rho
         )
         self._nights = Loop(self.privacy.nights, self.bell)
+        self.learning = learning_service(
+            config.model,
+            self.state,
+            lambda: self.gate,
+            lambda: self.models,
+            self.clock,
+            self.random,
+        )
         self._flasher = Loop(self.flashing, self.bell)
         self.manager = SystemdManager()
         self._watch = Loop(Watchdog(self.manager, Health(self).self_check), Bell())
@@ -281,6 +290,7 @@ class Box:
             clock=self.clock,
             random=self.random,
             privacy=self.privacy,
+            learning=self.learning,
             sign_on=self.sign_on,
             settings=self.config,
         )
@@ -347,6 +357,7 @@ class Box:
         self.grading.stop()
         for thread in self._performing:
             thread.join(_STOP_S)
+        self.learning.close()
         self.witnessing.stop()
         self.evidence.stop()
         self.state.close()

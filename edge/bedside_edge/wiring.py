@@ -36,11 +36,15 @@ from bedside_edge.ports.oidc import SubjectLinks
 from bedside_edge.ports.policy import PolicyStore
 from bedside_edge.services.access import AccessService
 from bedside_edge.services.analysis import AnalysisService, Model
+from bedside_edge.services.gate import Gate
+from bedside_edge.services.learning import CaseReader, LearningService
+from bedside_edge.services.lending import PackageLender
 from bedside_edge.services.models import ModelId, ModelService
 from bedside_edge.services.oidc import OidcSettings as SignOnSettings
 from bedside_edge.services.oidc import SingleSignOn, role_table
 from bedside_edge.services.policies import PolicyService
 from bedside_edge.services.witnessing import Witness
+from bedside_edge.store.state import State
 from bedside_edge.system.oidc_http import HttpProvider
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.policy_cedar import CedarPolicy, shipped_document, shipped_grading
@@ -192,6 +196,40 @@ def model_service(
         known=lambda: list(known()),
         most=settings.max_loaded,
         offered=lambda: offered(frozenset(one.name for one in known_packages(settings))),
+    )
+
+
+def learning_service(
+    settings: ModelSettings,
+    state: State,
+    gate: Callable[[], Gate],
+    models: Callable[[], ModelService],
+    clock: Clock,
+    random: RandomBytes,
+) -> LearningService:
+    """Return what rounds and people ask of the box's own cases; `models` is what is loaded."""
+
+    def open_digest(digest: str) -> AnalysisService:
+        for folder in known_packages(settings).values():
+            try:
+                manifest = (folder / MANIFEST_NAME).read_bytes()
+            except OSError:
+                continue
+            if hashlib.sha256(manifest).hexdigest() == digest:
+                chosen = settings.model_copy(update={"package": str(folder)})
+                return analysis_service(load_model(chosen))
+        raise NotFoundError("the box holds no package of that digest")
+
+    lender = PackageLender(models, open_digest)
+    return LearningService(
+        state.learning,
+        state.subjects,
+        gate,
+        CaseReader(state.learning, state.studies, state.objects, lender.lend),
+        clock,
+        random,
+        lend_served=lender.served,
+        close=lender.close,
     )
 
 
@@ -364,7 +402,10 @@ def _overridden(loaded: LoadedProfile, settings: ModelSettings) -> LoadedProfile
     kept = [choice for choice in choices if wanted(choice)]
     if not kept:
         update = {"kind": settings.engine, "precision": settings.precision}
-        changed = {key: v for key, v in update.items() if v}
+        changed: dict[str, object] = {key: v for key, v in update.items() if v}
+        if settings.precision:  # the hint of another precision is not what this one reads back
+            told = choices[0].readback.items()
+            changed["readback"] = {k: v for k, v in told if k != "INFERENCE_PRECISION_HINT"}
         if settings.engine not in ("", choices[0].kind):
             changed |= {"device": "CPU", "properties": {}, "readback": {}}  # words of the other one
         kept = [EngineChoice.model_validate(choices[0].model_dump() | changed)]

@@ -28,7 +28,7 @@ def test_facts_come_from_the_files(tmp_path):
     (tmp_path / "sys/class/dmi/id").mkdir(parents=True)
     (tmp_path / "sys/class/dmi/id/product_name").write_text("ACME Box 2\n")
     board = probe(tmp_path)
-    assert (board.cpu_vendor, board.product) == ("GenuineIntel", "ACME Box 2")
+    assert (board.cpu_vendor, board.dmi) == ("GenuineIntel", {"product_name": "ACME Box 2"})
     assert board.cpu_flags == {"fpu", "sse", "avx2"}
     assert board.memory_mib == 8000
 

@@ -37,7 +37,7 @@ IMPORT_BREACHES = [
     ("bedside_core", "noise", "import secrets", PURE),
     ("bedside_core", "findings", "import time", PURE),
     ("bedside_core", "release", "import bedside_edge", ONE_WAY),
-    ("bedside_core", "profile", "import bedside_models", ONE_WAY),
+    ("bedside_core", "hardware/profile", "import bedside_models", ONE_WAY),
     ("bedside_sync", "wire", "import bedside_edge", ONE_WAY),
     ("bedside_models", "train", "import bedside_edge", ONE_WAY),
     ("bedside_flash", "plan", "import bedside_edge", ONE_WAY),

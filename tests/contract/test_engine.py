@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from bedside_core.errors import EngineFailedError, InvalidInputError
-from bedside_core.profile import EnginePlan, check_readback
+from bedside_core.hardware.matching import EnginePlan, check_readback
 from bedside_edge.engine.opening import RUNTIMES, ElasticEngine
 from support.fake_engine import FakeEngine
 from support.tiny_onnx import SIZE
@@ -144,7 +144,7 @@ def test_it_reads_back_what_was_built(engine, request):
     pinned = EnginePlan(
         kind=name, device="CPU", precision=precision, streams=2, threads=1, latency_threads=0
     )
-    check_readback(pinned, 1, engine.info)
+    check_readback(pinned, 1, engine.info, engine.readback)
     assert any(layer.endswith(("f32", "u8", "int8")) for layer in engine.census)
     assert engine.info.model_sha256.startswith("sha256:")
     assert engine.info.version

@@ -30,7 +30,13 @@ STDLIB = frozenset(
 )
 # Outside libraries, and the only modules of the core that may import them.
 BRACKETS = {
-    "pydantic": {"policy", "profile", "manifest", "golden"},  # what people or machines wrote
+    "pydantic": {  # what people or machines wrote
+        "policy",
+        "manifest",
+        "golden",
+        "hardware/board",
+        "hardware/profile",
+    },
     "cryptography": {"signatures"},
 }
 BUILTINS = frozenset(

@@ -24,12 +24,14 @@ class FakeEngine:
     """Brighter images get higher logits; `failing` stands for a runtime that breaks."""
 
     census: Mapping[str, int]
+    readback: Mapping[str, str]
 
     def __init__(
         self, io: IoContract = TINY_IO, *, precision: str = "f32", failing: bool = False
     ) -> None:
         self._io, self._open, self.failing = io, True, failing
         self.census = {f"Sum {precision}": 1}
+        self.readback = {}
         self.info = EngineInfo(
             engine="onnxruntime",
             version="0",

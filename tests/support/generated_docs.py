@@ -137,7 +137,7 @@ def settings_table(config: type[BaseModel] | None = None) -> str:
 
 def profile_tables() -> str:
     """The keys of a hardware profile, and of each engine in it."""
-    profile = importlib.import_module("bedside_core.profile")
+    profile = importlib.import_module("bedside_core.hardware.profile")
     head = "Keys of each `[[engines]]`:"
     return "\n\n".join(
         [settings_table(profile.Profile), head, settings_table(profile.EngineChoice)]
@@ -214,7 +214,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "errors.md": lambda: within_markers(DOCS / "errors.md", errors_table()),
     "config.md": lambda: within_markers(DOCS / "config.md", settings_table()),
     "cli.md": lambda: within_markers(DOCS / "cli.md", commands_text()),
-    "engines.md": lambda: within_markers(DOCS / "engines.md", profile_tables()),
+    "hardware.md": lambda: within_markers(DOCS / "hardware.md", profile_tables()),
     "openapi.json": openapi_text,
 }
 

@@ -15,16 +15,10 @@ from bedside_core.errors import (
     InvalidProfileError,
     ProfileMismatchError,
 )
+from bedside_core.hardware.board import Board
+from bedside_core.hardware.matching import EnginePlan, check_readback, plan
+from bedside_core.hardware.profile import EngineChoice, LoadedProfile, parse_profile
 from bedside_core.manifest import EngineName, Variant
-from bedside_core.profile import (
-    Board,
-    EngineChoice,
-    EnginePlan,
-    LoadedProfile,
-    check_readback,
-    parse_profile,
-    plan,
-)
 from bedside_edge.engine.package import Package
 from bedside_edge.engine.selftest import SelfTest, prepare_cases, self_test
 from bedside_edge.engine.tensor import Build, Compiled
@@ -67,6 +61,7 @@ class ElasticEngine:
         self._running = 0
         self.info: EngineInfo = narrow.info
         self.census: Mapping[str, int] = narrow.census
+        self.readback: Mapping[str, str] = narrow.readback
 
     def run(self, tensor: NDArray[np.float32]) -> Outputs:
         """Infer one image; see `Engine.run`."""
@@ -90,6 +85,7 @@ class Opened:
     """An engine that may serve, with what is recorded of it in every result."""
 
     engine: Compiled
+    choice: EngineChoice
     plan: EnginePlan
     variant: Variant
     test: SelfTest
@@ -102,29 +98,46 @@ def open_engine(
     board: Board,
     *,
     runtimes: Mapping[EngineName, Compile] = RUNTIMES,
+    passed_over: Sequence[tuple[EngineChoice, BedsideError]] = (),
 ) -> Opened:
     """Compile the first engine of the profile that reads back as pinned and passes the self-test.
 
+    Args:
+        package: the opened package.
+        profile: the profile that fits the board.
+        board: what the probe found.
+        runtimes: how each kind is compiled.
+        passed_over: engines that opened before and were refused then, each with the reason.
+
     Raises:
-        BedsideError: the refusal of the only engine the profile names: ProfileMismatchError,
-            GoldenMismatchError, InvalidPackageError or EngineFailedError.
-        ProfileMismatchError: the profile names several and each was refused; says why.
+        BedsideError: the refusal of the only engine the profile names, or of all for one reason:
+            ProfileMismatchError, GoldenMismatchError, InvalidPackageError or EngineFailedError.
+        ProfileMismatchError: each engine was refused, for different reasons; says why.
     """
-    refused: list[tuple[str, str]] = []
+    refusals = list(passed_over)
+    tried = [choice for choice, _ in passed_over]
     choices = profile.profile.engines
     for choice in choices:
+        if choice in tried:
+            continue
         try:
             opened = _open_one(package, profile, choice, board, runtimes)
         except BedsideError as why:
             fields = {"engine": choice.kind, "precision": choice.precision, "reason": why.code}
             log.warning("engine refused", extra=fields)
-            if len(choices) == 1:
-                raise
-            refused.append((f"{choice.kind} {choice.precision}", str(why)))
+            refusals.append((choice, why))
         else:
-            return replace(opened, refused=tuple(refused))
-    told = " | ".join(f"{name}: {why}" for name, why in refused)
-    raise ProfileMismatchError(f"no engine of {profile.label} may serve: {told}")
+            return replace(opened, refused=tuple(_told(refusals)))
+    if len(choices) == 1:
+        raise refusals[0][1]
+    told = " | ".join(f"{name}: {why}" for name, why in _told(refusals))
+    codes = {type(why) for _, why in refusals}
+    kind = codes.pop() if len(codes) == 1 else ProfileMismatchError
+    raise kind(f"no engine of {profile.label} may serve: {told}")
+
+
+def _told(refusals: Sequence[tuple[EngineChoice, BedsideError]]) -> list[tuple[str, str]]:
+    return [(f"{choice.kind} {choice.precision}", str(why)) for choice, why in refusals]
 
 
 def _open_one(
@@ -136,6 +149,8 @@ def _open_one(
 ) -> Opened:
     pinned = plan(choice, board)
     variant = package.manifest.variant(choice.kind, choice.precision)
+    if (batch := package.manifest.io.input.shape[0]) > choice.max_batch:
+        raise ProfileMismatchError(f"the model takes {batch} images, {choice.max_batch} allowed")
     copies = [(pinned.streams, pinned.threads)]
     if pinned.latency_threads > pinned.threads:
         copies.append((1, pinned.latency_threads))
@@ -152,20 +167,25 @@ def _open_one(
             precision=choice.precision,
             streams=streams,
             threads=threads,
+            device=pinned.device,
+            properties=pinned.properties,
+            readback=tuple(pinned.readback),
         )
         engine = runtimes[choice.kind](build)
-        check_readback(pinned, threads, engine.info)
-        limit = profile.profile.acceptance.golden_logit
-        tests.append(self_test(package, cases, engine, variant, limit))
         engines.append(engine)
+        check_readback(pinned, threads, engine.info, engine.readback)
+        limit = profile.profile.logit_limit(choice.precision)
+        tests.append(self_test(package, cases, engine, variant, limit))
     if any(test.logits != tests[0].logits for test in tests):
         # A result must not depend on how busy the box was when it was computed.
         raise GoldenMismatchError(f"{choice.kind} answers differently with other thread counts")
     served = engines[0] if len(engines) == 1 else ElasticEngine(*engines)
-    return Opened(engine=served, plan=pinned, variant=variant, test=tests[0], refused=())
+    return Opened(
+        engine=served, choice=choice, plan=pinned, variant=variant, test=tests[0], refused=()
+    )
 
 
-def load_profiles(folder: Path) -> Sequence[LoadedProfile]:
+def load_profiles(folder: Path, *, built_in: bool = False) -> Sequence[LoadedProfile]:
     """Read every `<vendor>/<board>.toml` below the folder.
 
     Raises:
@@ -180,7 +200,7 @@ def load_profiles(folder: Path) -> Sequence[LoadedProfile]:
             raise InvalidProfileError(f"hardware profile {path.stem} cannot be read") from cause
         if len(data) > _PROFILE_LIMIT:
             raise InvalidProfileError(f"hardware profile {path.stem} is too large")
-        profile = parse_profile(data)
+        profile = parse_profile(data, built_in=built_in)
         if profile.profile.vendor != path.parent.name:
             raise InvalidProfileError(f"hardware profile {path.stem} is in another vendor's folder")
         loaded.append(profile)

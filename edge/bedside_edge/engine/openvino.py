@@ -1,8 +1,8 @@
-"""OpenVINO on the CPU: the precision hint is always set, and every layer's is read back."""
+"""OpenVINO: the precision hint is always set, and every layer's is read back."""
 
 import queue
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Any
 
@@ -11,14 +11,14 @@ import openvino
 from numpy.typing import NDArray
 
 from bedside_core.errors import EngineFailedError, InvalidPackageError
+from bedside_core.hardware.matching import as_text
 from bedside_edge.engine.tensor import Build, check_io, check_tensor, precision_of, to_outputs
 from bedside_edge.ports import EngineInfo, Outputs
 
-_DEVICE = "CPU"  # never AUTO, HETERO or MULTI: they pick something and say nothing
 _PRODUCTS = ("Convolution", "FullyConnected", "MatMul", "Deconvolution", "GroupConvolution")
 _TYPES = {"f32": "f32", "f16": "f16", "bf16": "bf16", "i8": "int8", "u8": "int8"}
 # An int8 model keeps its few float layers in f32: left alone, OpenVINO computes those in bf16.
-_HINTS = {"f32": "f32", "bf16": "bf16", "int8": "f32"}
+_HINTS = {"f32": "f32", "bf16": "bf16", "f16": "f16", "int8": "f32"}
 
 
 class OpenvinoEngine:
@@ -39,6 +39,7 @@ class OpenvinoEngine:
             check_io(build.io, _ports(compiled.inputs), _ports(compiled.outputs))
             layers = _layers(compiled)
             self.info = _info(compiled, build, layers)
+            self.readback: Mapping[str, str] = _told(compiled, build.readback)
         except RuntimeError as cause:
             # Also for AUTO and its kind: what they picked cannot be read back.
             raise EngineFailedError("OpenVINO cannot compile the model as pinned") from cause
@@ -85,16 +86,18 @@ def _core() -> Any:  # noqa: ANN401 - the runtime is untyped
 
 
 def _compile(build: Build) -> Any:  # noqa: ANN401 - the runtime is untyped
-    properties = {
+    properties: dict[str, object] = {
         "INFERENCE_PRECISION_HINT": _HINTS[build.precision],
         "NUM_STREAMS": build.streams,
-        "INFERENCE_NUM_THREADS": build.streams * build.threads,
-        # Pinned threads cannot step aside for the receivers, which share these cores.
-        "ENABLE_CPU_PINNING": False,
     }
+    if build.device == "CPU":
+        properties["INFERENCE_NUM_THREADS"] = build.streams * build.threads
+        # Pinned threads cannot step aside for the receivers, which share these cores.
+        properties["ENABLE_CPU_PINNING"] = False
     core = _core()
     model = core.read_model(build.model, build.companions[0])
-    compiled = core.compile_model(model, _DEVICE, properties)
+    # Never AUTO, HETERO or MULTI: they pick something and say nothing.
+    compiled = core.compile_model(model, build.device, properties | dict(build.properties))
     if compiled.get_property("LOADED_FROM_CACHE"):
         raise EngineFailedError("OpenVINO took the model from a cache instead of these bytes")
     return compiled
@@ -126,11 +129,36 @@ def _info(compiled: Any, build: Build, layers: list[tuple[str, str]]) -> EngineI
     streams = int(compiled.get_property("NUM_STREAMS"))
     if streams != build.streams:
         raise EngineFailedError(f"OpenVINO made {streams} streams instead of {build.streams}")
+    threads = build.threads
+    if build.device == "CPU":
+        threads = int(compiled.get_property("INFERENCE_NUM_THREADS")) // streams
     return EngineInfo(
         engine="openvino",
         version=openvino.get_version().split("-")[0],
         device=",".join(compiled.get_property("EXECUTION_DEVICES")),
         precision=precision,
-        threads=int(compiled.get_property("INFERENCE_NUM_THREADS")) // streams,
+        threads=threads,
         model_sha256=build.digest(),
     )
+
+
+def _told(compiled: Any, keys: Iterable[str]) -> dict[str, str]:  # noqa: ANN401 - untyped
+    """Return what the compiled model says of each key, as text."""
+    told = {}
+    for key in keys:
+        value = compiled.get_property(key)
+        if hasattr(value, "get_type_name"):
+            value = value.get_type_name()
+        elif isinstance(value, list):
+            value = ",".join(value)
+        elif not isinstance(value, bool | int | str):
+            value = str(value).rpartition(".")[
+                2
+            ]  # an enumeration's member: PerformanceMode.LATENCY
+        told[key] = as_text(value)
+    return told
+
+
+def available_devices() -> tuple[str, ...]:
+    """Return the devices OpenVINO finds on this machine."""
+    return tuple(_core().available_devices)

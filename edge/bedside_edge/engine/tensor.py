@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bedside_core.errors import EngineFailedError, InvalidInputError, InvalidPackageError
+from bedside_core.hardware.profile import Value
 from bedside_core.manifest import IoContract, Precision
 from bedside_edge.ports import EngineInfo, Outputs
 
@@ -27,6 +28,9 @@ class Build:
         precision: what convolutions must run in.
         streams: inferences at the same time.
         threads: threads of each.
+        device: exact device.
+        properties: set as they stand; the profile's schema holds the allow-list.
+        readback: keys to ask the compiled engine for.
     """
 
     model: bytes = field(repr=False)
@@ -35,6 +39,9 @@ class Build:
     precision: Precision
     streams: int = 1
     threads: int = 1
+    device: str = "CPU"
+    properties: Mapping[str, Value] = field(default_factory=dict)
+    readback: tuple[str, ...] = ()
 
     def digest(self) -> str:
         """Return sha256 over the model's bytes and its companions', in hex."""
@@ -45,10 +52,11 @@ class Build:
 
 
 class Compiled(Protocol):
-    """An Engine that also tells what its layers run in."""
+    """An Engine that also tells what its layers run in, and the properties it was asked for."""
 
     info: EngineInfo
     census: Mapping[str, int]
+    readback: Mapping[str, str]
 
     def run(self, tensor: NDArray[np.float32]) -> Outputs:
         """As `Engine.run`."""
