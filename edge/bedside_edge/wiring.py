@@ -1,6 +1,7 @@
 """The only place that chooses adapters: settings in, a working box out."""
 
 import dataclasses
+import hashlib
 import logging
 import sys
 from collections.abc import Callable, Collection, Mapping

@@ -37,6 +37,7 @@ from bedside_edge.services.grading import GradingService
 from bedside_edge.services.holdings import Holdings
 from bedside_edge.services.incident import IncidentService
 from bedside_edge.services.keeping import Keeping
+from bedside_edge.services.learning import LearningService
 from bedside_edge.services.oidc import SingleSignOn
 from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.policies import PolicyService
@@ -405,6 +406,7 @@ class Services:
     rights: RightsService | None = None  # consents and the request desk
     incidents: IncidentService | None = None  # how the box is
     privacy: PrivacyServices | None = None  # statistics and answers that leave the hospital
+    learning: LearningService | None = None  # cases in rounds, and what follows from rounds
     witness: WitnessService | None = None  # of other logs
     witnessing: Witnessing | None = None  # the witnesses of this box's log
     sign_on: SingleSignOn | None = None  # through an identity provider, where one is configured

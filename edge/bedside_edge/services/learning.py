@@ -144,8 +144,10 @@ class LearningService:
         random: RandomBytes,
         *,
         lend_served: Callable[[], AbstractContextManager[AnalysisService]],
+        close: Callable[[], None] = lambda: None,
     ) -> None:
         """Stand on the ports; `lend_served` lends the model that reads the box's studies."""
+        self.close = close  # what was opened for rounds
         self.store, self._subjects, self._gate, self._reads = store, subjects, gate, reads
         self._clock, self._lend_served = clock, lend_served
         self.training = TrainMaterial("train", store, self._permit, reads, random)
