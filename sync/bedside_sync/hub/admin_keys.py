@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from pydantic import Field
 
 from bedside_core.errors import InvalidInputError, InvalidKeyError
+from bedside_sync.promotion import SignedPromotion
 from bedside_sync.secagg.bodies import HEX_32, Body, decode
 from bedside_sync.secagg.manifest import SignedManifest
 from bedside_sync.secagg.prg import Tag, enc, signed_bytes
@@ -82,31 +83,36 @@ def open_admin_key(wrapped: WrappedKey, passphrase: str) -> Ed25519PrivateKey:
     return private
 
 
-def read_draft(data: bytes) -> SignedEntry | SignedManifest:
-    """Return the entry or manifest in a file that waits for signatures; InvalidInputError."""
-    try:
-        return decode(SignedEntry, data)
-    except InvalidInputError:
-        pass  # the other kind, or neither
-    try:
-        return decode(SignedManifest, data)
-    except InvalidInputError as cause:
-        raise InvalidInputError("the file holds no roster entry and no manifest") from cause
+Draft = SignedEntry | SignedManifest | SignedPromotion
+_KINDS: Final[tuple[type[Draft], ...]] = (SignedEntry, SignedManifest, SignedPromotion)
 
 
-def sign_draft(
-    draft: SignedEntry | SignedManifest, wrapped: WrappedKey, private: Ed25519PrivateKey
-) -> SignedEntry | SignedManifest:
+def read_draft(data: bytes) -> Draft:
+    """Return the entry, manifest or promotion in a file that waits for signatures.
+
+    Raises:
+        InvalidInputError: it holds none of them.
+    """
+    for kind in _KINDS:
+        try:
+            return decode(kind, data)
+        except InvalidInputError:
+            continue  # another kind, or none
+    raise InvalidInputError("the file holds no roster entry, no manifest and no promotion")
+
+
+def sign_draft(draft: Draft, wrapped: WrappedKey, private: Ed25519PrivateKey) -> Draft:
     """Return the draft with this administrator's signature; a second time it is no news."""
-    if isinstance(draft, SignedEntry):
-        message = signed_bytes(Tag.ROSTER, draft.entry.encode())
-    else:
-        message = signed_bytes(Tag.MANIFEST, draft.manifest.encode())
+    match draft:
+        case SignedEntry():
+            message = signed_bytes(Tag.ROSTER, draft.entry.encode())
+        case SignedManifest():
+            message = signed_bytes(Tag.MANIFEST, draft.manifest.encode())
+        case SignedPromotion():
+            message = signed_bytes(Tag.PROMOTION, draft.promotion.encode())
     others = [one for one in draft.signatures if one.by != wrapped.name]
     mine = Signature(by=wrapped.name, signature=private.sign(message).hex())
-    if isinstance(draft, SignedEntry):
-        return SignedEntry(entry=draft.entry, signatures=[*others, mine])
-    return SignedManifest(manifest=draft.manifest, signatures=[*others, mine])
+    return draft.model_copy(update={"signatures": [*others, mine]})
 
 
 def _bound(name: str, public: bytes) -> bytes:

@@ -51,6 +51,7 @@ class Tag(StrEnum):
     TRANSCRIPT = "transcript"
     ROSTER = "roster"
     JOIN = "join"
+    PROMOTION = "promotion"
 
     @property
     def raw(self) -> bytes:

@@ -15,6 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bedside_core.errors import BedsideError
 from bedside_sync.hub.cli import admin as admin_cli
+from bedside_sync.hub.cli import heads as heads_cli
 from bedside_sync.hub.cli import keys as keys_cli
 from bedside_sync.hub.cli import publish as publish_cli
 from bedside_sync.hub.cli import roster as roster_cli
@@ -222,6 +223,8 @@ cli.add_command(roster_cli.roster)
 cli.add_command(rounds_cli.rounds)
 cli.add_command(keys_cli.keys)
 cli.add_command(publish_cli.publish)
+cli.add_command(heads_cli.head)
+cli.add_command(heads_cli.promote)
 
 
 def main() -> None:

@@ -16,8 +16,10 @@ from bedside_sync.hub.cli.common import (
     say,
 )
 from bedside_sync.hub.folder import write_file
-from bedside_sync.hub.plan import told
+from bedside_sync.hub.plan import told, utc
+from bedside_sync.promotion import SignedPromotion
 from bedside_sync.secagg.bodies import decode
+from bedside_sync.secagg.manifest import SignedManifest
 from bedside_sync.secagg.roster import SignedEntry
 
 
@@ -64,7 +66,7 @@ def admin_key(
 def admin_sign(
     path: Path, key_path: Path, yes: bool, passphrase_file: Path | None, as_json: bool
 ) -> None:
-    """Add a signature to FILE, a roster entry or a round that waits for it.
+    """Add a signature to FILE, a roster entry, a round or a promotion that waits for it.
 
     Read what is printed before saying yes: a signature cannot be taken back.
 
@@ -74,7 +76,7 @@ def admin_sign(
     """
     draft = admin_keys.read_draft(read_small(path))
     wrapped = decode(admin_keys.WrappedKey, read_small(key_path))
-    facts = entry_facts(draft) if isinstance(draft, SignedEntry) else told(draft.manifest)
+    facts = draft_facts(draft)
     if not as_json:
         say(False, facts)
     if not yes:
@@ -84,6 +86,33 @@ def admin_sign(
     write_file(path, signed.encode() + b"\n")
     by = [one.by for one in signed.signatures]
     say(as_json, facts | {"signed_by": by}, [f"signed by {', '.join(by)}"])
+
+
+def draft_facts(draft: admin_keys.Draft) -> dict[str, str]:
+    """Return what a person should read before signing."""
+    match draft:
+        case SignedEntry():
+            return entry_facts(draft)
+        case SignedManifest():
+            return told(draft.manifest)
+        case SignedPromotion():
+            return promotion_facts(draft)
+
+
+def promotion_facts(signed: SignedPromotion) -> dict[str, str]:
+    """Return what a person should read about a promotion."""
+    one = signed.promotion
+    figures = ", ".join(
+        f"{f.group} {f.value / 1000:.3f} ({f.lower / 1000:.3f} to {f.upper / 1000:.3f})"
+        for f in one.figures
+    )
+    return {
+        "promotion": f"{one.model} {one.model_version}, package {one.package[:16]}...",
+        "validated": f"{one.round}, {one.organisations} organisations, {utc(one.made)}",
+        "AUC": figures,
+        "no figure": ", ".join(one.unknown) or "for no group",
+        "compared": one.against or "with no model before: nobody looked for regressions",
+    }
 
 
 def entry_facts(signed: SignedEntry) -> dict[str, str]:
