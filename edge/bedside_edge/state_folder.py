@@ -6,7 +6,12 @@ from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 
-from bedside_core.errors import EvidenceDamagedError, NotFoundError, NotReadyError
+from bedside_core.errors import (
+    EvidenceDamagedError,
+    NotFoundError,
+    NotReadyError,
+    WrongStateError,
+)
 from bedside_core.evidence.entry import Kind
 from bedside_core.incident import parse_duties
 from bedside_core.retention import RetentionRules
@@ -280,10 +285,16 @@ def continue_log(
 ) -> str:
     """Let the locked log of an open folder go on under a new name; return it. Close it then.
 
+    What is left of the open epoch of privacy is written off before: what the lost part of the log
+    spent is unknown.
+
     Raises:
         WrongStateError: the log has no gap.
     """
     old = state.evidence
+    if state.witnessed.gap() is None:
+        raise WrongStateError("the log has no gap: it goes on as it is")
+    state.ledger.write_off(actors[0], actors[-1])
     name = next_name(old.origin)
     keys = open_log_keys(state.path / "keys", random, create=False)
     new = old.continued(name, keys.signers(name))

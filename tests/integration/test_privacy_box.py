@@ -1,6 +1,9 @@
 """A real box releases a statistic of its studies; a recipient verifies the file without the box."""
 
 import json
+import shutil
+import sqlite3
+from contextlib import closing
 
 import pytest
 
@@ -17,6 +20,8 @@ def folder(tmp_path_factory):
     box = RunningBox(folder)
     for number in (1, 2):
         box.analyze(part10(chest(number)))
+    for role in ("privacy-officer", "administrator", "administrator"):
+        box.person(role)
     assert box.stop() == 0
     keys = folder / "state" / "policy-keys"
     keys.mkdir(exist_ok=True)
@@ -81,3 +86,39 @@ def test_from_policy_to_a_file_that_is_verified_offline(folder):
     assert refused == ""
     asked[asked.index(1)] = 3.9
     assert edge(*asked, *box, code=3) == ""  # overdrawn
+
+
+def backup_of(folder):
+    database = folder / "state" / "bedside.db"
+    with closing(sqlite3.connect(database)) as c, closing(sqlite3.connect(folder / "old.db")) as to:
+        c.backup(to)
+    return folder / "old.db"
+
+
+def test_yesterdays_backup_is_locked_until_two_people_write_the_epoch_off(folder):
+    box = ("--state", folder / "state", "--config", folder / "box.toml")
+    asked = ("privacy", "release", "volume", "--epsilon", 0.2, "--purpose", "quality", *box)
+    backup = backup_of(folder)
+    edge(*asked)
+    for path in (folder / "state").glob("bedside.db*"):
+        path.unlink()
+    shutil.copy(backup, folder / "state" / "bedside.db")
+    assert edge(*asked, code=5) == ""
+    assert "LOCKED" in edge("privacy", "report", *box)
+    typed = "violet otter climbs stairs\n" * 2
+
+    def unlock(first, second, code):
+        people = ("--login", first, "--with", second)
+        return edge("privacy", "unlock", *people, *box, code=code, typed=typed)
+
+    officer, ada, bert = "privacy-officer-0", "administrator-1", "administrator-2"
+    assert unlock(ada, ada, 3) == ""  # nobody of the two releases statistics
+    assert unlock(ada, bert, 3) == ""
+    assert unlock(officer, officer, 4) == ""  # one person
+    assert "epoch 1 is written off" in unlock(officer, ada, 0)
+    assert unlock(officer, ada, 4) == ""  # it is not locked
+    assert edge(*asked, code=3) == ""  # nothing of the epoch is left
+    report = json.loads(edge("privacy", "report", "--json", *box))
+    assert [one["left"]["units"] for one in report["scopes"][:2]] == [0, 0]
+    assert "burn" in edge("privacy", "ledger", *box)
+    assert "entries agree" in edge("privacy", "ledger", "--verify", *box)

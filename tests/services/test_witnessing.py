@@ -14,6 +14,7 @@ import pytest
 from bedside_core.errors import (
     EvidenceGapError,
     InvalidKeyError,
+    LedgerLockedError,
     NotFoundError,
     StoreUnavailableError,
     WrongStateError,
@@ -22,6 +23,15 @@ from bedside_core.evidence.checkpoint import open_checkpoint
 from bedside_core.evidence.entry import Kind
 from bedside_core.evidence.policy_text import parse_policy_text
 from bedside_core.evidence.witness import SIZE_TYPE, Request, judge, parse_request
+from bedside_core.ledger.entries import (
+    EpochClosed,
+    EpochOpened,
+    LedgerPolicy,
+    PolicySet,
+    Scope,
+    ScopeKind,
+)
+from bedside_core.ledger.state import epoch_scope
 from bedside_edge.ports.evidence import BOX, Event
 from bedside_edge.ports.witness import Answer
 from bedside_edge.services.witness import WitnessService, witness_name
@@ -298,6 +308,32 @@ def test_a_lock_outlives_the_process_and_is_told_once(scene, parties):
     assert (gap.note, gap.incident) == (first.note, "inc7")
     alarms = backup.state.evidence.newest(kinds=[Kind.ALARM])
     assert [one.entry.refs["code"] for one in alarms] == ["evidence-gap"]
+
+
+def test_a_log_that_goes_on_writes_the_epoch_of_privacy_off(scene, parties):
+    policy = LedgerPolicy(
+        version="p", epoch_cap=900, lifetime_cap=1000, requesters={"person:a": 900}, purposes={}
+    )
+    ledger = scene.a.state.ledger
+    entry = PolicySet(at=scene.a.clock.now(), policy=policy, signers=2)
+    ledger.keep_policy(entry, b"p", b"", "person:a")
+    at = scene.a.clock.now()
+    ledger.append(EpochOpened(at=at, dataset="d", number=1, starts=at, ends=at + HOUR), "person:a")
+    scene.client(scene.a).sync()
+    backup = scene.copy("backup")
+    scene.a.work()
+    scene.client(scene.a).sync()
+    scene.client(backup).step()
+    with pytest.raises(LedgerLockedError):
+        backup.state.ledger.append(EpochClosed(at=at, dataset="d", number=1))
+    continue_log(backup.state, backup.clock, SeededBytes("on"), ["person:a"], "restored")
+    backup.state.close()
+    backup = parties("backup")
+    ledger = backup.state.ledger
+    assert not ledger.locked()
+    assert ledger.ledger().spent == {epoch_scope("d", 1): 900, Scope(ScopeKind.LIFETIME, "d"): 900}
+    assert ledger.burned_until() >= at
+    assert ledger.verify() == 3
 
 
 def test_a_locked_log_goes_on_under_a_new_name(scene, parties):

@@ -37,8 +37,8 @@ def exit_code(error):
     return 3 if isinstance(error, RefusedError) else 5 if isinstance(error, UnavailableError) else 4
 
 
-def edge(*arguments, code=0):
-    done = CliRunner().invoke(cli, [str(one) for one in arguments])
+def edge(*arguments, code=0, typed=""):
+    done = CliRunner().invoke(cli, [str(one) for one in arguments], input=typed)
     if isinstance(done.exception, BedsideError):
         assert exit_code(done.exception) == code, done.exception
         return ""

@@ -25,7 +25,7 @@ from bedside_core.statistics.catalogue import CATALOGUE, Public, spec_of
 from bedside_core.statistics.choice import compile_choice
 from bedside_core.statistics.query import Query, compile_query
 from bedside_core.statistics.spec import Kind, StatSpec, Weight
-from bedside_edge.cli import privacy_box, privacy_files
+from bedside_edge.cli import privacy_box, privacy_files, privacy_unlock
 
 
 @click.group()
@@ -35,6 +35,8 @@ def privacy() -> None:
 
 privacy.add_command(privacy_files.verify)
 privacy.add_command(privacy_files.rates)
+privacy.add_command(privacy_unlock.unlock)
+privacy.add_command(privacy_unlock.renew)
 for one in privacy_box.COMMANDS:
     privacy.add_command(one)
 

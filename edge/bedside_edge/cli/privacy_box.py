@@ -9,7 +9,6 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -25,6 +24,7 @@ from bedside_core.release_words import WORDS
 from bedside_core.statistics.spec import Weight
 from bedside_edge.cli.access import Asking, Where, over_http, where_options
 from bedside_edge.cli.privacy_files import print_document, print_rates, sampling_rates
+from bedside_edge.cli.privacy_unlock import DAY_MS, day_ms
 from bedside_edge.config import load_config
 from bedside_edge.logs import set_up_logging
 
@@ -219,8 +219,8 @@ def epoch(what: str, starts: str | None, days: int, as_json: bool, **where: Unpa
     """
     with _asking(**where) as ask:
         if what == "open":
-            first = _day(starts)
-            body = {"starts": first, "ends": first + days * 86_400_000}
+            first = day_ms(starts)
+            body = {"starts": first, "ends": first + days * DAY_MS}
             found = ask("POST", "/privacy/epochs", body)
         elif what == "close":
             found = ask("POST", "/privacy/epochs:close", {})
@@ -402,7 +402,10 @@ def _print_budget(found: Json) -> None:
     number = "none opened" if one is None else str(one["number"])
     click.echo(f"data set {found['dataset'] or '-'}, epoch {number}, {found['entries']} entries")
     if found["locked"]:
-        click.echo("LOCKED: the ledger is behind what was seen of it; only a burn unlocks it")
+        click.echo(
+            "LOCKED: the ledger is behind what was seen of it; two people write the epoch off at"
+            " the stopped box: bedside-edge privacy unlock --login ... --with ..."
+        )
     table = Table()
     for name in ("budget", "spent", "left", "of"):
         table.add_column(name, justify="left" if name == "budget" else "right")
@@ -415,14 +418,6 @@ def _print_budget(found: Json) -> None:
         click.echo(f"left of this epoch: {price_words(scope['left'])}")
     for name, value in found["not_the_gate"].items():
         click.echo(f"not the gate, {name}: epsilon {value:.4g}")
-
-
-def _day(text: str | None) -> int:
-    try:
-        day = datetime.fromisoformat(text) if text else datetime.now(UTC)
-    except ValueError as cause:
-        raise InvalidInputError("a day is YYYY-MM-DD") from cause
-    return int(datetime(day.year, day.month, day.day, tzinfo=UTC).timestamp() * 1000)
 
 
 def _when(at: int) -> str:

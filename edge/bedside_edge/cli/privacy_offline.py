@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
 from bedside_core.errors import InvalidRequestError, NotFoundError, StoreUnavailableError
@@ -16,6 +16,12 @@ from bedside_edge.cli.access import ASK_THE_BOX
 from bedside_edge.config import Config
 from bedside_edge.services.access import CONSOLE
 from bedside_edge.services.privacy_desk import PrivacyDesk, Who
+
+if TYPE_CHECKING:
+    from bedside_edge.services.access import AccessService
+    from bedside_edge.services.budget import BudgetService
+    from bedside_edge.services.privacy import PrivacyServices
+    from bedside_edge.store.state import State
 
 Json = dict[str, Any]
 
@@ -104,6 +110,23 @@ def offline_privacy(config: Config, folder: Path) -> Iterator[Offline]:
         NotFoundError: there is no box in the folder.
         StoreUnavailableError: a box has it open: ask the box instead.
     """
+    with _opened(config, folder) as (services, _):
+        yield Offline(services.desk)
+
+
+@contextmanager
+def offline_budget(config: Config, folder: Path) -> "Iterator[tuple[BudgetService, AccessService]]":
+    """Lend budgets and accounts of a folder that no box has open; raises as `offline_privacy`."""
+    from bedside_edge.state_folder import access_service
+    from bedside_edge.system.clock import SystemClock
+    from bedside_edge.system.random_os import OsRandom
+
+    with _opened(config, folder) as (services, state):
+        yield services.budget, access_service(config, state, SystemClock(), OsRandom())
+
+
+@contextmanager
+def _opened(config: Config, folder: Path) -> "Iterator[tuple[PrivacyServices, State]]":
     from bedside_edge.services.gate import Gate
     from bedside_edge.state_folder import consent_service, open_folder, privacy_services
     from bedside_edge.system.clock import SystemClock
@@ -124,6 +147,6 @@ def offline_privacy(config: Config, folder: Path) -> Iterator[Offline]:
         gate.incident = state.incidents.now
         gate.standing = consent_service(config, state, clock).standing
         shares = load_grading(config.policy).rho
-        yield Offline(privacy_services(config, folder, state, gate, shares).desk)
+        yield privacy_services(config, folder, state, gate, shares), state
     finally:
         state.close()

@@ -15,6 +15,7 @@ import click
 from bedside_core.access import Action
 from bedside_core.errors import NotFoundError
 from bedside_edge.cli.access import Where, over_http, where_options
+from bedside_edge.cli.people import persons
 from bedside_edge.config import load_config
 from bedside_edge.logs import set_up_logging
 
@@ -187,14 +188,7 @@ def _people(access: "AccessService", login: str, other: str) -> list[str]:
     """Return who decides: one administrator, or two persons who manage incidents."""
     from bedside_core.access import Role
 
-    names = [login, *filter(None, [other])]
-    found = []
-    for name in names:
-        password = click.prompt(f"Password of {name}", hide_input=True, err=True)
-        session = access.log_in(name, password, "console")
-        access.log_out(session.secret)
-        session.actor.must(Action.MANAGE_INCIDENT)
-        found.append(session.actor)
+    found = persons(access, [login, *filter(None, [other])], Action.MANAGE_INCIDENT)
     if len({actor.actor_id for actor in found}) < 2 and Role.ADMINISTRATOR not in found[0].roles:
         raise click.UsageError("--with: two persons, or one administrator")
     return [actor.actor_id for actor in found]

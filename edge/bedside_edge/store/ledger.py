@@ -255,17 +255,32 @@ class SqliteLedger:
         """Append a burn and believe the ledger as it stands from now on."""
 
         def write(c: sqlite3.Connection, ledger: Ledger) -> tuple[Ledger, None]:
-            now = max(self._clock.now(), ledger.floor)
-            c.execute(
-                "INSERT INTO privacy_marks VALUES (?1, ?2) ON CONFLICT (name)"
-                " DO UPDATE SET value = max(value, ?2)",
-                (_BURN_MARK, now),
-            )
+            _mark_burned(c, max(self._clock.now(), ledger.floor))
             refs = {"second": as_actor(second)}
             if entry is None:  # no epoch is open: nothing is left to write off
                 self._record(c, Event(kind=rows.KINDS[Burned], actor=as_actor(actor), refs=refs))
                 return ledger, None
             return self._append(c, ledger, entry, actor, refs)[0], None
+
+        self._write(write)
+        self._counter.reset(self.ledger().seq)
+
+    def write_off(self, actor: str, second: str) -> None:
+        """Burn whatever epoch is open: the log goes on after a witness knew more of it.
+
+        Writes to a log that is locked, before it goes on under its new name; done again it burns
+        nothing more.
+        """
+
+        def write(c: sqlite3.Connection, ledger: Ledger) -> tuple[Ledger, None]:
+            now = max(self._clock.now(), ledger.floor)
+            _mark_burned(c, now)
+            refs = {"second": as_actor(second)}
+            for dataset, epoch in ledger.epochs.items():
+                if not epoch.closed:
+                    entry = Burned(at=now, dataset=dataset, epoch=epoch.number)
+                    ledger = self._append(c, ledger, entry, actor, refs)[0]
+            return ledger, None
 
         self._write(write)
         self._counter.reset(self.ledger().seq)
@@ -343,6 +358,15 @@ class SqliteLedger:
             if ledger.seq > self._known.seq:
                 self._known = ledger
         return ledger
+
+
+def _mark_burned(c: sqlite3.Connection, now: int) -> None:
+    """What arrived until now is not asked for again."""
+    c.execute(
+        "INSERT INTO privacy_marks VALUES (?1, ?2) ON CONFLICT (name)"
+        " DO UPDATE SET value = max(value, ?2)",
+        (_BURN_MARK, now),
+    )
 
 
 def _touched(entry: Entry) -> tuple[Scope, ...]:
