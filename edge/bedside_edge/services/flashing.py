@@ -13,7 +13,13 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from bedside_core import slots
-from bedside_core.errors import BedsideError, FlashRefusedError, UnavailableError, WrongStateError
+from bedside_core.errors import (
+    BedsideError,
+    FlashRefusedError,
+    NotFoundError,
+    UnavailableError,
+    WrongStateError,
+)
 from bedside_core.result import Json
 from bedside_core.slots import Pair, Slot, SlotState
 from bedside_edge.ports import Clock
@@ -216,7 +222,7 @@ class FlashingService:
             try:
                 self._folders.empty(kind, slot)
                 self._folders.fill(kind, slot, manifest, _half(progress, manifest.size, 0))
-            except UnavailableError as failed:  # a full disk says nothing about the package
+            except (UnavailableError, NotFoundError) as failed:  # a full disk, a piece not fetched
                 self._folders.empty(kind, slot)
                 self._save(
                     after, slots.after_start(after), "emptied", after.idle, actor, code=failed
