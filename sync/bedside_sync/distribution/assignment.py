@@ -185,7 +185,7 @@ def check_assignment(assignment: Assignment, site: str, serial: int) -> None:
 
 def decide(
     assignment: Assignment,
-    signed: Mapping[str, Signed | None],
+    signed: Mapping[str, Signed | BedsideError | None],
     running: Running,
     denied: Mapping[str, str] | None = None,
 ) -> tuple[Verdict, ...]:
@@ -193,7 +193,8 @@ def decide(
 
     Args:
         assignment: checked with `check_assignment`.
-        signed: for each item's path what its owning role names, None when it names nothing.
+        signed: for each item's path what its owning role names, None when it names nothing, or
+            why the role's metadata is not believed.
         running: what runs here and the floors.
         denied: paths the site's policy forbids, with the reason.
     """
@@ -220,8 +221,10 @@ def decide(
     return tuple(verdicts)
 
 
-def _named(item: Item, signed: Signed | None) -> TargetManifest:
+def _named(item: Item, signed: Signed | BedsideError | None) -> TargetManifest:
     owner = owner_of(item.path)
+    if isinstance(signed, BedsideError):
+        raise signed
     if signed is None:
         raise TargetNotSignedError(f"{owner} does not name {item.path}")
     if signed.sha256 != item.sha256:

@@ -78,6 +78,10 @@ class ChunkStore:
         if need > free.f_bavail * free.f_frsize:
             raise DiskFullError("the disk has less room than the package needs")
 
+    def fits(self, size: int) -> bool:
+        """Whether that many bytes more stay within the quota."""
+        return not self._quota or self.used() + size <= self._quota
+
     def put(self, digest: str, data: bytes) -> None:
         """Keep a chunk, durably.
 

@@ -11,7 +11,7 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -43,6 +43,7 @@ from bedside_sync.distribution.assignment import (
     Signed,
     assignment_path,
     check_assignment,
+    owner_of,
     read_assignment,
 )
 from bedside_sync.distribution.chunks import ChunkStore, Progress
@@ -52,7 +53,7 @@ from bedside_sync.distribution.sources import BASE, Source, SourceFetcher
 
 CHUNK_TRIES: Final = 3
 CLOCK_SLACK_S: Final = 5  # a clock set right may step back that far
-_TOP: Final = ("timestamp", "snapshot", "targets")
+_TOP: Final = ("root", "timestamp", "snapshot", "targets")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +94,7 @@ class Refresh:
     ) -> None:
         self._before = self._memory = memory
         self._now, self._fresh, self._poisoned = now, False, False
+        self._fallen: set[str] = set()  # owners whose metadata came older than its floor
         self._metadata, self._got = scratch / "metadata", scratch / "targets"
         with disk():
             (self._metadata / "root_history").mkdir(parents=True)
@@ -125,18 +127,21 @@ class Refresh:
         targets = roles.read_role(self._file("targets"), Targets)
         if targets.targets:
             raise InvalidMetadataError("targets names a file itself; every path has an owner")
-        self._memory = self._checked()
+        self._check(_TOP)
         self._fresh = True
 
     def target(self, path: str, limit: int = MAX_MANIFEST) -> Signed | None:
         """Return what the owning role names under a path; None when it names nothing.
 
+        What is wrong with one owner's metadata stops what it owns and nothing else.
+
         Raises:
+            InvalidTargetError: no role owns the path.
             As `refresh`; MetadataMismatchError also when the target is longer than `limit`.
         """
         with _named_errors():
             info = self._tuf.get_targetinfo(path)
-            self._memory = self._checked()
+            self._check((owner_of(path),))
             if info is None:
                 return None
             if info.length > limit or set(info.hashes) != {"sha256"}:
@@ -172,6 +177,11 @@ class Refresh:
             for path in sorted(self._metadata.rglob("*.json"))
             if path.is_file() and not path.is_symlink()
         }
+        for role in self._fallen:
+            name = f"{role}.json"
+            files.pop(name, None)
+            if name in self._before.metadata:
+                files[name] = self._before.metadata[name]
         floor = max(self._memory.time_floor, self._now if self._fresh else 0)
         return replace(self._memory, metadata=files, time_floor=floor)
 
@@ -183,28 +193,29 @@ class Refresh:
         except OSError as cause:
             raise NotFoundError(f"no metadata of {role}") from cause
 
-    def _checked(self) -> Memory:
-        """Hold every role that is here to its floor; return the memory with the floors raised."""
-        root = self._file("root")
+    def _check(self, names: Sequence[str]) -> None:
+        """Hold roles that are here to their floors, and raise the floors in the memory."""
         floors = dict(self._memory.floors)
-        above = {"root": root}
-        if (self._metadata / "targets.json").is_file():
-            above |= dict.fromkeys(roles.delegated(self._file("targets")), self._file("targets"))
-        for role in ("root", *_TOP, *(name for name in above if name != "root")):
+        for role in names:
             if not (self._metadata / f"{role}.json").is_file():
-                continue
+                continue  # not delegated, or never asked for
             signed = roles.parsed(self._file(role)).signed
-            if isinstance(signed, Targets) and role != "targets" and signed.delegations:
+            if role not in _TOP and isinstance(signed, Targets) and signed.delegations:
                 raise InvalidMetadataError(f"{role} hands its folder on; an owner may not")
-            keys = _keys(above.get(role, root), role)
+            try:
+                keys = _keys(self._file("root" if role in _TOP else "targets"), role)
+            except NotFoundError:
+                continue  # a cached role that is no longer delegated
             held = floors.get(role)
             if held and held.keys == keys and signed.version < held.version:
-                self._poisoned = True
+                if role in _TOP:
+                    self._poisoned = True
+                self._fallen.add(role)
                 raise MetadataRollbackError(
                     f"{role} is at version {signed.version}, this box has seen {held.version}"
                 )
             floors[role] = Floor(keys=keys, version=signed.version)
-        return replace(self._memory, floors=floors)
+        self._memory = replace(self._memory, floors=floors)
 
 
 def _keys(delegator: bytes, role: str) -> str:
@@ -321,3 +332,9 @@ def root_digest(root: bytes) -> str:
     """Return the fingerprint of a root, to be read out; InvalidMetadataError when it is none."""
     roles.read_role(root, Root)
     return sha256(root).hexdigest()
+
+
+def root_made_at(root: bytes) -> int:
+    """Return when a root was made, seconds: a clock before that is wrong."""
+    made = roles.read_role(root, Root).expires.timestamp()
+    return int(made) - roles.DAYS["root"] * 86_400
