@@ -9,6 +9,7 @@ from importlib import metadata
 import click
 
 from bedside_core.errors import BedsideError
+from bedside_flash.cli import os_image as os_cli
 from bedside_flash.cli import sbom as sbom_cli
 from bedside_flash.cli.keys import keys
 from bedside_flash.cli.sign import build, sign
@@ -21,6 +22,7 @@ def cli() -> None:
     """Write, sign, check and flash what a box runs: profiles, models, policies, software."""
 
 
+cli.add_command(os_cli.os_image)
 cli.add_command(sbom_cli.sbom)
 
 
