@@ -232,6 +232,13 @@ class ProfileMismatchError(RefusedError):
     status = 503
 
 
+class AcceptanceFailedError(RefusedError):
+    """The engine does not keep on this unit what its hardware profile promises."""
+
+    code = "acceptance-failed"
+    status = 503
+
+
 class GoldenMismatchError(RefusedError):
     """The engine does not reproduce the package's golden cases on this machine."""
 

@@ -46,6 +46,7 @@ from bedside_edge.services.analysis import AnalysisService
 from bedside_edge.services.evidence import EvidenceService
 from bedside_edge.services.gate import Gate
 from bedside_edge.services.grading import GradingService
+from bedside_edge.services.hardware import HardwareService
 from bedside_edge.services.holdings import Holdings
 from bedside_edge.services.ingest import IngestService
 from bedside_edge.services.keeping import sweep_permitted
@@ -82,12 +83,14 @@ from bedside_edge.web.pages import error_page, pages_router
 from bedside_edge.wiring import (
     Loaded,
     learning_service,
+    load_accepted,
     load_grading,
     load_rules,
     load_sign_on,
     load_witnesses,
     model_service,
     policy_service,
+    serving,
 )
 
 log = logging.getLogger(__name__)
@@ -113,12 +116,25 @@ class Box:
             Bell(),
         )
         chosen = load_flashed(config.model, folder)
-        self.loaded = chosen.loaded
         self.state = open_folder(config, folder, self.clock, self.random)
         self.keys_protection = protection_of(folder / "keys")
         if self.state.incidents.now() is Incident.SHUTDOWN:
             self.state.close()
             raise SealedError("the box was shut down; `bedside-edge unseal` at the box, by two")
+        self.hardware = HardwareService(self.state.hardware, self.clock)
+        accept = partial(load_accepted, hardware=self.hardware, state=folder)
+        opened = chosen
+        try:
+            chosen = load_flashed(
+                config.model,
+                folder,
+                lambda s: accept(s, ready=opened.loaded if s == opened.settings else None),
+            )
+        except BaseException:
+            self.state.close()
+            raise
+        self.loaded = chosen.loaded
+        self.hardware.serving = serving(self.loaded)
         self.access = access_service(config, self.state, self.clock, self.random)
         self.evidence = EvidenceService(
             self.state.evidence,
@@ -129,7 +145,11 @@ class Box:
         self.analysis = AnalysisService(self.loaded.model, reader, PillowPicture())
         flashed = Flashed(self.state)
         self.models = model_service(
-            chosen.settings, self.analysis, flashed=flashed.folders, offered=flashed.offered
+            chosen.settings,
+            self.analysis,
+            load=accept,
+            flashed=flashed.folders,
+            offered=flashed.offered,
         )
         rules = load_rules(config.routing, self.loaded.package.manifest)
         self.routing = RoutingService(
@@ -248,9 +268,7 @@ class Box:
         self._performer = Loop(self._workitem_performer(), self.bell)
         self._performing: list[threading.Thread] = []
         most = self.loaded.profile.profile.limits.max_inflight
-        self.workers = [
-            self._worker() for _ in range(min(most, self.loaded.opened.plan.streams))
-        ]
+        self.workers = [self._worker() for _ in range(min(most, self.loaded.opened.plan.streams))]
         self._threads: list[threading.Thread] = []
         self.http_loop: asyncio.AbstractEventLoop | None = None
 

@@ -296,10 +296,13 @@ class Chosen:
     failed: tuple[BedsideError, ...] = ()
 
 
-def load_flashed(settings: ModelSettings, folder: Path) -> Chosen:
+def load_flashed(
+    settings: ModelSettings, folder: Path, load: Callable[[ModelSettings], Loaded] = load_model
+) -> Chosen:
     """Open the model under the flashed profile, else under the one before it, else the shipped.
 
-    A profile file of the settings goes before all of them.
+    A profile file of the settings goes before all of them. `load` opens it; a box that serves
+    accepts the engine on the way.
 
     Raises:
         BedsideError: none may serve; why the one in force does not.
@@ -309,7 +312,7 @@ def load_flashed(settings: ModelSettings, folder: Path) -> Chosen:
     for profile in [*map(str, flashed), settings.profile]:
         chosen = settings.model_copy(update={"profile": profile})
         try:
-            return Chosen(loaded=load_model(chosen), settings=chosen, failed=tuple(failed))
+            return Chosen(loaded=load(chosen), settings=chosen, failed=tuple(failed))
         except BedsideError as why:
             failed.append(why)
     raise failed[0]

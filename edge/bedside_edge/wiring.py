@@ -4,10 +4,12 @@ import dataclasses
 import hashlib
 import logging
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from bedside_core.errors import (
+    AcceptanceFailedError,
+    BedsideError,
     InvalidConfigError,
     InvalidGradingError,
     InvalidKeyError,
@@ -19,6 +21,8 @@ from bedside_core.errors import (
 from bedside_core.evidence.note import parse_verifier_key
 from bedside_core.evidence.policy_text import WitnessPolicy, parse_policy_text
 from bedside_core.grading import Grading, parse_grading
+from bedside_core.hardware.acceptance import AcceptanceRecord
+from bedside_core.hardware.board import Board
 from bedside_core.hardware.matching import choose
 from bedside_core.hardware.profile import EngineChoice, LoadedProfile, parse_profile
 from bedside_core.manifest import MANIFEST_NAME, Manifest, parse_manifest
@@ -29,6 +33,8 @@ from bedside_edge.config import Oidc as OidcSettings
 from bedside_edge.config import Policy as PolicySettings
 from bedside_edge.config import Routing as RoutingSettings
 from bedside_edge.dicom.read import PydicomReader
+from bedside_edge.engine.acceptance import run_cases, subject_of
+from bedside_edge.engine.conditions import surroundings
 from bedside_edge.engine.opening import Opened, load_profiles, open_engine
 from bedside_edge.engine.package import Package, open_package
 from bedside_edge.engine.probe import probe
@@ -38,6 +44,7 @@ from bedside_edge.ports.policy import PolicyStore
 from bedside_edge.services.access import AccessService
 from bedside_edge.services.analysis import AnalysisService, Model
 from bedside_edge.services.gate import Gate
+from bedside_edge.services.hardware import Candidate, HardwareService, Measured, Serving
 from bedside_edge.services.learning import CaseReader, LearningService
 from bedside_edge.services.lending import PackageLender
 from bedside_edge.services.models import ModelId, ModelService
@@ -69,6 +76,8 @@ class Loaded:
     profile: LoadedProfile
     passed_over: tuple[tuple[str, str], ...]
     opened: Opened
+    board: Board
+    record: AcceptanceRecord | None = None  # the verdict it serves under; None: not a box
 
 
 def shipped(folder: str) -> Path:
@@ -116,8 +125,14 @@ def known_packages(settings: ModelSettings) -> dict[ModelId, Path]:
     return found
 
 
-def load_model(settings: ModelSettings) -> Loaded:
+def load_model(
+    settings: ModelSettings, not_accepted: Sequence[tuple[EngineChoice, BedsideError]] = ()
+) -> Loaded:
     """Open the package, choose the profile, compile, read back, run the golden cases.
+
+    Args:
+        settings: which package, profile and engine.
+        not_accepted: engines of the profile that are passed over, each with the reason.
 
     Raises:
         RefusedError: ProfileMismatchError or GoldenMismatchError; the box must not serve.
@@ -131,7 +146,7 @@ def load_model(settings: ModelSettings) -> Loaded:
         profiles = list(load_profiles(shipped("hw_profiles"), built_in=True))
     chosen = choose(profiles, board)
     profile = _overridden(chosen.loaded, settings)
-    opened = open_engine(package, profile, board)
+    opened = open_engine(package, profile, board, passed_over=not_accepted)
     model = Model(
         manifest=package.manifest,
         familiar=package.familiar,
@@ -157,6 +172,71 @@ def load_model(settings: ModelSettings) -> Loaded:
         profile=profile,
         passed_over=chosen.passed_over,
         opened=opened,
+        board=board,
+    )
+
+
+def load_accepted(
+    settings: ModelSettings,
+    hardware: HardwareService,
+    state: Path,
+    ready: Loaded | None = None,
+) -> Loaded:
+    """Load a model whose engine is accepted on this unit, measuring it when it never was.
+
+    An engine that is not accepted gives way to the profile's next one.
+
+    Args:
+        settings: which package, profile and engine.
+        hardware: keeps the verdicts.
+        state: the state folder, whose disk is tried.
+        ready: what these settings load, if it is loaded already.
+
+    Raises:
+        BedsideError: as `load_model`; AcceptanceFailedError, RollbackRefusedError.
+    """
+    refused: list[tuple[EngineChoice, BedsideError]] = []
+    while True:
+        loaded = ready or load_model(settings, refused)
+        ready = None
+        try:
+            record = hardware.ensure(candidate(loaded, state))
+        except AcceptanceFailedError as why:
+            loaded.model.engine.close()
+            refused.append((loaded.opened.choice, why))
+        except BaseException:
+            loaded.model.engine.close()
+            raise
+        else:
+            return dataclasses.replace(loaded, record=record)
+
+
+def candidate(loaded: Loaded, state: Path | None, runs: int | None = None) -> Candidate:
+    """Return what is to be accepted; `runs` in place of what the profile asks."""
+
+    def measure() -> Measured:
+        cases = run_cases(loaded.opened, loaded.package, loaded.profile, runs)
+        return cases, surroundings(loaded.profile.profile, state)
+
+    return Candidate(
+        profile=loaded.profile,
+        board=loaded.board,
+        subject=subject_of(loaded.opened, loaded.package, loaded.profile, loaded.board),
+        tolerance=loaded.opened.variant.tolerance.golden_logit,
+        measure=measure,
+    )
+
+
+def serving(loaded: Loaded) -> Serving | None:
+    """Return what is told of a model that was accepted."""
+    if loaded.record is None:
+        return None
+    return Serving(
+        profile=loaded.profile,
+        board=loaded.board,
+        record=loaded.record,
+        passed_over=loaded.passed_over,
+        refused=loaded.opened.refused,
     )
 
 
@@ -169,6 +249,7 @@ def model_service(
     settings: ModelSettings,
     first: AnalysisService,
     *,
+    load: Callable[[ModelSettings], Loaded] = load_model,
     flashed: Callable[[], Mapping[ModelId, Path]] = dict,
     offered: Callable[[frozenset[str]], Collection[ModelId]] = frozenset,
 ) -> ModelService:
@@ -177,6 +258,7 @@ def model_service(
     Args:
         settings: where packages lie.
         first: the model that reads the box's studies.
+        load: how a package is opened; a box accepts its engine first.
         flashed: packages in slots; one that lies elsewhere as well is taken from there.
         offered: of those the ones a bare name never means, given the names found elsewhere.
     """
@@ -189,7 +271,7 @@ def model_service(
         if folder is None:
             raise NotFoundError("the box holds no such model package")
         chosen = settings.model_copy(update={"package": str(folder)})
-        return analysis_service(load_model(chosen))
+        return analysis_service(load(chosen))
 
     return ModelService(
         first,

@@ -211,7 +211,11 @@ def test_a_model_changed_on_disk_after_opening_is_refused(tmp_path):
 
 # --- kernels of other machines ------------------------------------------------------------------
 
-SHIPPED = sorted((Path(__file__).resolve().parents[2] / "models" / "packages").glob("*/*"))
+SHIPPED = sorted(
+    path
+    for path in (Path(__file__).resolve().parents[2] / "models" / "packages").glob("*/*")
+    if path.is_dir()
+)
 
 
 def serve_with(folder, isa, precision):

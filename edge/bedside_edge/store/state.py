@@ -34,6 +34,7 @@ from bedside_edge.store.evidence import SqliteEvidence
 from bedside_edge.store.evidence_open import LogSettings, check_at_start, identify
 from bedside_edge.store.flashing import SqliteFlashing
 from bedside_edge.store.governance import SqliteGovernance, SqlitePolicies
+from bedside_edge.store.hardware import SqliteHardware
 from bedside_edge.store.holdings import SqliteHoldings
 from bedside_edge.store.holds import SqliteHolds
 from bedside_edge.store.incidents import SqliteIncidents
@@ -82,6 +83,7 @@ class State:
     erasure: ErasureService
     holds: HoldService
     incidents: SqliteIncidents
+    hardware: SqliteHardware
     rights: SqliteRights
     retention: SqliteRetention
     studies: SqliteStudies
@@ -265,6 +267,7 @@ def open_state(
         holds=HoldService(SqliteHolds(database, random, record), clock),
         rights=SqliteRights(database, random, record),
         incidents=SqliteIncidents(database, keys, random, record, Reserve(path)),
+        hardware=SqliteHardware(database, record),
         studies=studies,
         subjects=subjects,
         jobs=jobs,
