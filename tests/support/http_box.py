@@ -339,6 +339,7 @@ class HttpBox:
         witness: Any = None,  # tests/services/test_witnessing.py has both over real folders
         witnessing: Any = None,
         rights: Any = None,
+        learning: Any = None,  # support.learning_house has one over a real folder
         **settings: Any,
     ) -> None:
         self.outgoing = outgoing
@@ -406,6 +407,7 @@ class HttpBox:
             clock=FixedClock(),
             random=self._bytes,
             privacy=privacy,
+            learning=learning,
         )
         self.app = create_app(
             services,

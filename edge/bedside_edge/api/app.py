@@ -42,6 +42,7 @@ from bedside_edge.api.routes_evidence import evidence_router
 from bedside_edge.api.routes_fhir import fhir_router
 from bedside_edge.api.routes_incidents import incidents_router
 from bedside_edge.api.routes_keeping import erasure_router, holds_router
+from bedside_edge.api.routes_learning import learning_router
 from bedside_edge.api.routes_models import models_router
 from bedside_edge.api.routes_outputs import outputs_router
 from bedside_edge.api.routes_policy import policy_router
@@ -236,6 +237,7 @@ def _framework(
         incidents_router(services, storage, waiting),
         consents_router(services, storage),
         requests_router(services, storage, waiting),
+        learning_router(services, storage, waiting),
     ):
         app.include_router(router)
     app.add_exception_handler(BedsideError, _on_error)

@@ -20,6 +20,7 @@ from bedside_core.manifest import Manifest
 from bedside_core.routing import Rules
 from bedside_edge.cli import access as access_cli
 from bedside_edge.cli import backup as backup_cli
+from bedside_edge.cli import data as data_cli
 from bedside_edge.cli import deidentify as deidentify_cli
 from bedside_edge.cli import destinations as destinations_cli
 from bedside_edge.cli import evidence as evidence_cli
@@ -530,6 +531,7 @@ cli.add_command(keeping_cli.retention)
 cli.add_command(incident_cli.seal)
 cli.add_command(incident_cli.unseal)
 cli.add_command(incident_cli.incident)
+cli.add_command(data_cli.data)
 cli.add_command(deidentify_cli.deidentify)
 cli.add_command(rights_cli.consent)
 cli.add_command(rights_cli.request)
