@@ -24,6 +24,7 @@ class DurableDisk:
         self.on_event: Callable[[], None] = lambda: None
         self._contents: dict[int, bytes] = {}
         self._entries: dict[int, dict[str, int]] = {}
+        self._links: dict[int, str] = {}  # a link is an entry of its folder, content and all
         self._database: dict[str, bytes] = {}
         self._lock = threading.Lock()
         self._real = os.fsync
@@ -42,10 +43,13 @@ class DurableDisk:
         status = os.fstat(fd)
         with self._lock:
             if stat.S_ISDIR(status.st_mode):
-                names = os.listdir(fd)
-                self._entries[status.st_ino] = {
-                    name: os.stat(name, dir_fd=fd, follow_symlinks=False).st_ino for name in names
+                found = {
+                    name: os.stat(name, dir_fd=fd, follow_symlinks=False) for name in os.listdir(fd)
                 }
+                self._entries[status.st_ino] = {name: one.st_ino for name, one in found.items()}
+                for name, one in found.items():
+                    if stat.S_ISLNK(one.st_mode):
+                        self._links[one.st_ino] = os.readlink(name, dir_fd=fd)
             else:
                 path = f"/proc/self/fd/{fd}"  # the descriptor may be open for writing only
                 self._contents[status.st_ino] = Path(path).read_bytes()
@@ -62,12 +66,15 @@ class DurableDisk:
     def _copy_folder(self, source: Path, to: Path) -> None:
         entries = self._entries.get(source.stat().st_ino, {})
         for path in source.iterdir():
-            if path.is_dir():
+            if path.is_dir() and not path.is_symlink():
                 (to / path.name).mkdir(mode=0o700)
                 self._copy_folder(path, to / path.name)
         for name, inode in entries.items():
+            target = to / name
+            if inode in self._links:
+                target.symlink_to(self._links[inode])
+                continue
             if name.startswith("bedside.db") or (source / name).is_dir():
                 continue
-            target = to / name
             target.touch(mode=0o600)
             target.write_bytes(self._contents.get(inode, b""))

@@ -142,6 +142,8 @@ def _slot(row: tuple[str, str, str, int, int, int, int, str]) -> Slot:
 def _replace(c: sqlite3.Connection, before: Pair, after: Pair) -> None:
     if before.kind != after.kind or _pair(c, before.kind) != before:
         raise Stale("what is flashed was changed meanwhile")
+    if before == after:  # a step that changed nothing: a refusal
+        return
     kind = after.kind
     c.execute("INSERT OR IGNORE INTO flash_pairs (kind) VALUES (?)", (kind,))
     for old, new in ((before.a, after.a), (before.b, after.b)):
