@@ -31,8 +31,7 @@ def rehead_card(
         _figures(judged),
         "## Exports\n\nONNX and OpenVINO IR with the head in the graph. Int8 exports, where there "
         "are any, have the base's int8 backbone, and the head fitted to its features on training "
-        "images."
-        + "".join(f"\n\n- {key} is left out: {why}." for key, why in left_out.items()),
+        "images." + "".join(f"\n\n- {key} is left out: {why}." for key, why in left_out.items()),
         "## Known limits\n\n"
         "- Labels are readings signed off at the sites; nobody saw them together.\n"
         "- The noise that protects patients is in the weights. Another run gives other weights.\n"
