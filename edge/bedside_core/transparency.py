@@ -51,7 +51,9 @@ class Publication:
             raise InvalidInputError("a day of publication is YYYY-MM-DD")
 
 
-def ledger_summary(ledger: Ledger, dataset: str, epoch: int, origin: str) -> dict[str, Any]:
+def ledger_summary(
+    ledger: Ledger, dataset: str, epoch: int, origin: str, other: Mapping[str, float] | None = None
+) -> dict[str, Any]:
     """Return what an epoch spent: caps, releases with price and state, and what is left.
 
     Args:
@@ -59,6 +61,7 @@ def ledger_summary(ledger: Ledger, dataset: str, epoch: int, origin: str) -> dic
         dataset: which one.
         epoch: its open epoch, or an earlier one.
         origin: name of the log that holds every entry.
+        other: totals in other accountings, as `views` returns them.
 
     Raises:
         NotFoundError: the data set never had that epoch.
@@ -96,28 +99,40 @@ def ledger_summary(ledger: Ledger, dataset: str, epoch: int, origin: str) -> dic
         "scopes": [_scope(ledger, scope) for scope in scopes],
         "releases": sorted(releases, key=lambda one: str(one["fingerprint"])),
         "spent": price(spent),
-        "not_the_gate": views(ledger, dataset, epoch),
+        "not_the_gate": dict(other or {}),
     }
 
 
-def views(ledger: Ledger, dataset: str, epoch: int) -> dict[str, float]:
+def views(
+    ledger: Ledger, dataset: str, epoch: int, pure: Mapping[str, float] | None = None
+) -> dict[str, float]:
     """Return totals of an epoch's spend in other accountings, epsilon at `DELTA`; never the gate.
 
-    `gaussian-exact` is what privacy loss distributions give when every release was Gaussian;
-    `basic-composition` adds the epsilons of the releases one by one, as diffprivlib's accountant
-    does without slack, each at its own delta.
+    `gaussian-exact` is what privacy loss distributions give when every release was Gaussian.
+    Where some were not it would be too small: `gaussian-plus-pure` adds their pure epsilons to the
+    exact one of the Gaussian rest. `basic-composition` adds the epsilons of the releases one by
+    one, as diffprivlib's accountant does without slack, each at its own delta.
+
+    Args:
+        ledger: as it stands.
+        dataset: which one.
+        epoch: of it.
+        pure: by fingerprint, the pure epsilon of releases without Gaussian noise.
     """
-    costs = [
-        one.reserved.cost
+    others = pure or {}
+    costs = {
+        one.reserved.fingerprint: one.reserved.cost
         for one in ledger.charges.values()
         if one.reserved.dataset == dataset and one.reserved.epoch == epoch
-    ]
+    }
     if not costs:
         return {}
-    return {
-        "gaussian-exact": rounded(gaussian_view(sum(costs))),
-        "basic-composition": rounded(sum(epsilon(cost, DELTA) for cost in costs)),
-    }
+    gaussian = sum(cost for name, cost in costs.items() if name not in others)
+    exact = gaussian_view(gaussian) if gaussian else 0.0
+    plain = sum(others.get(name, 0.0) for name in costs)
+    one_by_one = sum(others.get(name) or epsilon(cost, DELTA) for name, cost in costs.items())
+    name = "gaussian-plus-pure" if plain else "gaussian-exact"
+    return {name: rounded(exact + plain), "basic-composition": rounded(one_by_one)}
 
 
 def _scope(ledger: Ledger, scope: Scope) -> dict[str, Any]:

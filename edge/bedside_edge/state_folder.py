@@ -42,6 +42,7 @@ from bedside_edge.store.objects import DiskLimits
 from bedside_edge.store.rules import CompletionRules, RetryRules
 from bedside_edge.store.state import DATABASE, State, open_state
 from bedside_edge.store.witnessed import go_on
+from bedside_edge.system.accounting_lazy import LazyAccounting
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.key_files import require_protection, sealer_for
 from bedside_edge.system.key_migration import prepare
@@ -433,6 +434,7 @@ def privacy_services(
             snapshots=state.snapshots,
             slots=slots,
             local=local,
+            accountant=LazyAccounting(),
             device=state.device,
             origin=origin,
         ),

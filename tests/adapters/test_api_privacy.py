@@ -14,7 +14,7 @@ from bedside_core.transparency import SUMMARY_TYPE
 from support.evidence_log import LOG_ED, LOG_ML, ORIGIN
 from support.http_box import HttpBox
 from support.privacy_desk import Ticking, privacy_over
-from support.privacy_house import DAY, T0, Hospital, policy_text, signed
+from support.privacy_house import DAY, SHARES, T0, Hospital, policy_text, signed
 
 KEYS: list[VerifierKey] = [LOG_ED.key, LOG_ML.key]
 PATH = "/api/v1/privacy"
@@ -113,7 +113,12 @@ def test_stored_fresh_and_refused_leave_on_the_grid(http, label, ticking):
         ticking.at += 0.013
         http.post(f"{PATH}/releases", json=sent)
     http.get(f"{PATH}/releases/{'0' * 64}")
-    assert len(ticking.left_at) == 5
+    graded = wish(label, epsilon=0.11, strata=True)
+    for sent in (graded, graded, wish(label, strata=True, pure=True), wish(label, epsilon=900)):
+        ticking.at += 0.017
+        http.post(f"{PATH}/releases", json=sent)
+    http.post(f"{PATH}/local-answers", json={"study": "x", "recipient": "y", "epsilon": 1})
+    assert len(ticking.left_at) == 10
     assert all((at / 0.25) % 1 < 1e-9 for at in ticking.left_at)
 
 
@@ -130,6 +135,10 @@ def test_stored_fresh_and_refused_leave_on_the_grid(http, label, ticking):
         ({"purpose": "advertising"}, 422, "budget-exhausted"),
         ({"snapshot": "made-up"}, 404, "not-found"),
         ({"statistics": ["volume", "turnaround-quantiles"]}, 400, "invalid-input"),
+        ({"strata": True, "pure": True}, 400, "invalid-input"),
+        ({"strata": True, "epsilon": 900}, 422, "budget-exhausted"),
+        ({"strata": True, "statistics": ["score-quantiles"]}, 400, "invalid-input"),
+        ({"strata": [1, 1, 1, 1, 1]}, 422, None),
         ({"weight": "grams"}, 422, None),
         ({"surprise": 1}, 422, None),
     ],
@@ -166,6 +175,35 @@ def test_the_budget_says_what_is_spent_and_how_it_grew(http, house, label):
     assert found["not_the_gate"]["gaussian-exact"] < epoch["spent"]["epsilon"]
     assert found["locked"] is False
     assert [one["at"] for one in found["growth"]] == sorted(one["at"] for one in found["growth"])
+
+
+def test_every_kind_of_noise_is_in_the_printed_total_and_noise_by_grade_says_so(http, house, label):
+    catalogue = http.get(f"{PATH}/catalogue").json()
+    assert catalogue["grades"] == {str(grade): rho for grade, rho in SHARES.items()}
+    pure = http.post(f"{PATH}/releases", json=wish(label, pure=True)).json()["document"]
+    asked = wish(label, statistics=["turnaround-quantiles"])
+    quantiles = http.post(f"{PATH}/releases", json=asked).json()["document"]
+    graded = http.post(f"{PATH}/releases", json=wish(label, strata=True)).json()["document"]
+    assert len(graded["grades"]) == 5
+    epsilons = [one["not_the_gate"]["pure epsilon of this release"] for one in (pure, quantiles)]
+    assert all(0 < one < 1 for one in epsilons)
+    assert "exact Gaussian epsilon of this release" in graded["not_the_gate"]
+    found = http.get(f"{PATH}/epochs/1/accounting").json()
+    assert found["spent"]["units"] == house.spent
+    # choices stand in it with their pure epsilon, so with quantiles it may be above the gate's
+    assert sum(epsilons) * 0.5 < found["not_the_gate"]["pld"]
+    assert found["not_the_gate"]["pld"] < found["not_the_gate"]["gaussian-plus-pure"]
+    assert http.get(f"{PATH}/epochs/9/accounting").json()["releases"] == 0
+    planned = http.post(f"{PATH}/plan", json=plan_of(strata=True)).json()
+    assert planned["cost"] == http.post(f"{PATH}/plan", json=plan_of()).json()["cost"]
+    assert planned["relative"] > 4 * http.post(f"{PATH}/plan", json=plan_of()).json()["relative"]
+    for bad in ({"schedule": "nightly-disjoint", "nights": 9}, {"statistics": ["score-quantiles"]}):
+        refused = http.post(f"{PATH}/plan", json=plan_of(strata=True, **bad))
+        assert refused.json()["type"].endswith("invalid-input")
+
+
+def plan_of(**more):
+    return {"statistics": ["volume"], "epsilon": 0.5, "size": 1000, "picture": True} | more
 
 
 def test_ledger_and_releases_are_listed(http, house, label):

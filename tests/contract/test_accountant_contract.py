@@ -6,13 +6,14 @@ import pytest
 
 from bedside_core.accounting import compose, epsilon, gaussian_cost, laplace_cost
 from bedside_core.statistics.strata import sampling_rate
-from bedside_edge.ports.accounting import GaussianSpend, LaplaceSpend
+from bedside_edge.ports.accounting import GaussianSpend, LaplaceSpend, PureSpend
 from bedside_edge.system.accounting_dp import DpAccounting
+from bedside_edge.system.accounting_lazy import LazyAccounting
 
 DELTA = 1e-6
 
 
-@pytest.fixture(params=[DpAccounting], ids=["dp-accounting"])
+@pytest.fixture(params=[DpAccounting, LazyAccounting], ids=["dp-accounting", "lazy"])
 def accountant(request):
     return request.param()
 
@@ -24,6 +25,8 @@ def accountant(request):
         (GaussianSpend(l2sq=9, sigma2=2000, times=365), 6.4972),
         (LaplaceSpend(l1=3, epsilon=Fraction(1, 10), times=12), 1.196),
         (LaplaceSpend(l1=3, epsilon=Fraction(1, 100), times=360), 0.784),
+        (PureSpend(epsilon=Fraction(1, 2)), 0.5),
+        (PureSpend(epsilon=Fraction(1, 10), times=12), 1.1977),
     ],
 )
 def test_a_schedule_fixed_in_advance_has_the_known_epsilon(accountant, spend, expected):
@@ -31,9 +34,15 @@ def test_a_schedule_fixed_in_advance_has_the_known_epsilon(accountant, spend, ex
 
 
 def test_the_printed_number_is_below_the_gate_s(accountant):
-    spends = [GaussianSpend(l2sq=46, sigma2=945), LaplaceSpend(l1=3, epsilon=Fraction(1, 5))]
+    pairs = zip((LaplaceSpend, PureSpend), ({"l1": 3}, {}), strict=True)
     gate = epsilon(compose([gaussian_cost(46, 945), laplace_cost(Fraction(1, 5))]), DELTA)
-    assert 0.9 < accountant.epsilon(spends, DELTA) < gate
+    found = [
+        accountant.epsilon(
+            [GaussianSpend(l2sq=46, sigma2=945), kind(epsilon=Fraction(1, 5), **more)], DELTA
+        )
+        for kind, more in pairs
+    ]
+    assert 0.9 < found[0] < found[1] < gate  # whatever is pure costs at least what Laplace does
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from bedside_core.ledger.entries import (
 )
 from bedside_core.ledger.state import Ledger, fold
 from bedside_core.planner import DELTA
+from bedside_core.release_document import gaussian_view
 from bedside_core.transparency import (
     Publication,
     format_float,
@@ -206,6 +207,14 @@ def test_other_views_are_said_beside_the_gate():
     found = views(LEDGER, "chest", 1)
     gate = epsilon(CAP // 2 + CAP // 4, DELTA)
     assert found["gaussian-exact"] < gate < found["basic-composition"]
+    one = next(iter(LEDGER.charges))
+    mixed = views(LEDGER, "chest", 1, {one: 0.5})
+    rest = sum(o.reserved.cost for n, o in LEDGER.charges.items() if n != one)
+    assert mixed["gaussian-plus-pure"] == pytest.approx(gaussian_view(rest) + 0.5)
+    assert mixed["basic-composition"] == pytest.approx(epsilon(rest, DELTA) + 0.5)
+    pure = views(LEDGER, "chest", 1, dict.fromkeys(LEDGER.charges, 0.5))
+    assert pure == {"gaussian-plus-pure": 1.0, "basic-composition": 1.0}
+    assert ledger_summary(LEDGER, "chest", 1, "c/s/d", mixed)["not_the_gate"] == mixed
     assert views(Ledger(), "chest", 1) == {}
     bare = fold([EpochOpened(at=1, dataset="chest", number=1, starts=0, ends=9)])
     assert ledger_summary(bare, "chest", 1, "c/s/d")["policy"] == ""

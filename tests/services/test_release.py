@@ -328,6 +328,8 @@ def test_only_five_percent_is_spent_while_no_witness_sees_it(house):
     ("make", "error"),
     [
         (lambda h: h.ask("select * from studies"), UnknownStatisticError),
+        (lambda h: h.ask("volume", strata=True, pure=True), InvalidInputError),
+        (lambda h: h.ask("volume", strata=True, units=10**30), BudgetExhaustedError),
         (lambda h: h.ask("volume", units=-1), InvalidInputError),
         (lambda h: h.ask("volume", units=float("nan")), InvalidInputError),
         (lambda h: h.ask("volume", units=True), InvalidInputError),

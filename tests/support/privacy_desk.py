@@ -10,6 +10,7 @@ from bedside_edge.services.release import Origin
 from bedside_edge.services.slots import SlotRule, Slots
 from bedside_edge.store.local_answers import SqliteLocalAnswers
 from bedside_edge.store.sealing import Box
+from bedside_edge.system.accounting_lazy import LazyAccounting
 from support.evidence_log import LOG_ED, ORIGIN
 from support.privacy_house import Hospital
 
@@ -48,6 +49,7 @@ def privacy_over(house: Hospital, ticking: Ticking | None = None) -> PrivacyServ
         snapshots=house.snapshots,
         slots=slots,
         local=local,
+        accountant=LazyAccounting(),
         device=LOG_ED,
         origin=Origin(name=ORIGIN, proof=house.evidence.proof),
     )

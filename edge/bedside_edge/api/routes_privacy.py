@@ -234,6 +234,14 @@ def _add_epochs(router: APIRouter, services: Services, storage: WorkPool) -> Non
     async def get_summary(epoch: number) -> s.EnvelopeView:
         return s.EnvelopeView(**await storage.run(lambda: desk_of(services).summary(epoch)))
 
+    @router.get(
+        "/epochs/{epoch}/accounting",
+        summary="What an epoch spent by privacy loss distributions; never the gate",
+        dependencies=_READ,
+    )
+    async def get_accounting(epoch: number) -> s.AccountingView:
+        return s.AccountingView(**await storage.run(lambda: desk_of(services).accounting(epoch)))
+
     @router.post(
         "/epochs/{epoch}/transparency",
         summary="The epoch's file for the public registry of deployments",

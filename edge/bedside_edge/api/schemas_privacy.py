@@ -188,6 +188,17 @@ class BudgetView(_Body):
     growth: list[GrowthView]
 
 
+class AccountingView(_Body):
+    """An epoch's spend, and the same by other accountings, which never decide."""
+
+    epoch: int
+    releases: int
+    spent: PriceView
+    not_the_gate: Annotated[
+        dict[str, float], Field(description="epsilon at delta 1e-6; `pld` covers every release")
+    ]
+
+
 class AnswerView(_Body):
     """A stored answer; of a schedule that was opened, no document yet."""
 

@@ -181,6 +181,9 @@ def report(
     with _asking(**where) as ask:
         found = ask("GET", "/privacy/budget")
         released = ask("GET", "/privacy/releases?limit=1000")["releases"]
+        if found["epoch"] is not None and released:
+            path = f"/privacy/epochs/{epoch or found['epoch']['number']}/accounting"
+            found["not_the_gate"] = ask("GET", path)["not_the_gate"]
         if output is not None:
             number = epoch or (found["epoch"] or {}).get("number", 1)
             about = {

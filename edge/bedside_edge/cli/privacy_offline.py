@@ -52,6 +52,10 @@ class Offline:
             (r"GET /privacy/releases/([0-9a-f]+)/file", self._file),
             (r"GET /privacy/ledger", self._ledger),
             (r"GET /privacy/ledger:verify", lambda body, query: desk.verify()),
+            (
+                r"GET /privacy/epochs/([0-9]+)/accounting",
+                lambda epoch, body, query: desk.accounting(int(epoch)),
+            ),
             (r"POST /privacy/epochs/([0-9]+)/transparency", self._publish),
         )
 

@@ -24,7 +24,15 @@ class LaplaceSpend:
     times: int = 1
 
 
-Spend = GaussianSpend | LaplaceSpend
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PureSpend:
+    """`times` mechanisms of pure `epsilon`, whatever they are."""
+
+    epsilon: Fraction
+    times: int = 1
+
+
+Spend = GaussianSpend | LaplaceSpend | PureSpend
 
 
 class Accountant(Protocol):

@@ -13,12 +13,12 @@ from bedside_core.access import Actor
 from bedside_core.accounting import cap_units, epsilon
 from bedside_core.errors import InvalidInputError, NotFoundError
 from bedside_core.ledger.codec import encode, kind_of
-from bedside_core.ledger.entries import Scope, ScopeKind
+from bedside_core.ledger.entries import Reserved, Scope, ScopeKind
 from bedside_core.ledger.state import epoch_scope
 from bedside_core.plan_picture import error_picture
 from bedside_core.planner import DELTA, Schedule, plan, plan_choice, plan_strata, strata_for
 from bedside_core.release_check import read_document
-from bedside_core.release_document import canonical, price
+from bedside_core.release_document import canonical, price, rounded
 from bedside_core.signatures import seal_envelope
 from bedside_core.statistics.catalogue import CATALOGUE
 from bedside_core.statistics.choice import compile_choice
@@ -33,8 +33,10 @@ from bedside_core.transparency import (
     yaml_text,
 )
 from bedside_core.uses import Asker
+from bedside_edge.ports.accounting import Accountant
 from bedside_edge.ports.evidence import LogSigner
 from bedside_edge.ports.privacy import Held, LedgerStore, Release, SnapshotStore
+from bedside_edge.services import spends
 from bedside_edge.services.budget import BudgetService
 from bedside_edge.services.local_answer import MILLIONTHS, LocalAnswerService
 from bedside_edge.services.release import Origin, ReleaseService
@@ -98,6 +100,7 @@ class PrivacyDesk:
     snapshots: SnapshotStore
     slots: Slots
     local: LocalAnswerService
+    accountant: Accountant
     device: LogSigner
     origin: Origin
 
@@ -177,19 +180,37 @@ class PrivacyDesk:
             "locked": self.ledger.locked(),
             "entries": ledger.seq,
             "scopes": scopes,
-            "not_the_gate": views(ledger, dataset, number),
+            "not_the_gate": self._views(dataset, number),
             "growth": self._growth(dataset, number),
         }
 
-    def _growth(self, dataset: str, number: int) -> list[Json]:
-        ledger = self.ledger.ledger()
-        charged = [
+    def _views(self, dataset: str, number: int) -> dict[str, float]:
+        pure = spends.pure_part(spends.of_epoch(self.ledger, dataset, number))
+        return views(self.ledger.ledger(), dataset, number, pure)
+
+    def accounting(self, epoch: int) -> Json:
+        """Return an epoch's spend by privacy loss distributions, and the gate's own; a second.
+
+        Every release is in it, Gaussian, Laplace and exponential; it holds for a schedule that
+        was fixed in advance and never decides.
+        """
+        dataset = self.budgets.must_policy().dataset
+        held = spends.of_epoch(self.ledger, dataset, epoch)
+        spent = sum(one.cost for one in self._charges(dataset, epoch))
+        total = self.accountant.epsilon(spends.together(held.values()), DELTA) if held else 0.0
+        other = self._views(dataset, epoch) | ({"pld": rounded(total)} if held else {})
+        return {"epoch": epoch, "releases": len(held), "spent": price(spent), "not_the_gate": other}
+
+    def _charges(self, dataset: str, number: int) -> list[Reserved]:
+        return [
             one.reserved
-            for one in ledger.charges.values()
+            for one in self.ledger.ledger().charges.values()
             if (one.reserved.dataset, one.reserved.epoch) == (dataset, number)
         ]
+
+    def _growth(self, dataset: str, number: int) -> list[Json]:
         total, found = 0, []
-        for one in sorted(charged, key=lambda entry: entry.at):
+        for one in sorted(self._charges(dataset, number), key=lambda entry: entry.at):
             total += one.cost
             found.append({"at": one.at, "units": total, "epsilon": epsilon(total, DELTA)})
         return found
@@ -327,7 +348,8 @@ class PrivacyDesk:
 
     def _summary(self, epoch: int) -> Json:
         dataset = self.budgets.must_policy().dataset
-        return ledger_summary(self.ledger.ledger(), dataset, epoch, self.origin.name)
+        other = self.accounting(epoch)["not_the_gate"]
+        return ledger_summary(self.ledger.ledger(), dataset, epoch, self.origin.name, other)
 
     def transparency(self, epoch: int, about: Publication) -> str:
         """Return the transparency file of an epoch, YAML."""

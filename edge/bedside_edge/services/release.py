@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from bedside_core.accounting import epsilon
+from bedside_core.accounting import epsilon, gaussian_cost
 from bedside_core.errors import (
     BedsideError,
     ClosedEpochError,
@@ -40,10 +40,12 @@ from bedside_core.statistics.rows import Kept, Snapshot
 from bedside_core.statistics.running import running
 from bedside_core.uses import Asker, Target, Use
 from bedside_edge.ports import Clock
+from bedside_edge.ports.accounting import GaussianSpend
 from bedside_edge.ports.evidence import LogSigner
 from bedside_edge.ports.noise import Noise
 from bedside_edge.ports.privacy import Held, LedgerStore, Release, SnapshotStore, Window
 from bedside_edge.services.gate import BOX, Gate
+from bedside_edge.services.spends import spend_of
 
 log = logging.getLogger(__name__)
 
@@ -334,7 +336,7 @@ class ReleaseService:
             starts=window.starts,
             ends=window.ends,
             standings=standings(ledger, ledger.charges[prepared.fingerprint]),
-            views=views(ledger, prepared.request),
+            views=views(prepared.request),
         )
         document = release_document(prepared, values, around, earlier)
         key = self._device.key.key_id.hex()
@@ -380,10 +382,13 @@ def standings(ledger: Ledger, charge: Charge) -> tuple[Standing, ...]:
     return tuple(Standing(scope=s, cap=b.cap, spent=b.spent) for s, b in budgets)
 
 
-def views(ledger: Ledger, request: ReleaseRequest) -> dict[str, float]:
-    """Return the printed second totals of the epoch; they decide nothing."""
-    spent = ledger.spent.get(epoch_scope(request.dataset, request.epoch), 0)
-    return {"exact-gaussian": gaussian_view(spent)} if spent else {}
+def views(request: ReleaseRequest) -> dict[str, float]:
+    """Return the printed second price of the release alone; it decides nothing."""
+    spend = spend_of(request)
+    if isinstance(spend, GaussianSpend):
+        units = gaussian_cost(spend.l2sq, spend.sigma2)
+        return {"exact Gaussian epsilon of this release": gaussian_view(units)}
+    return {"pure epsilon of this release": float(spend.epsilon * spend.times)}
 
 
 def released_values(document: bytes) -> tuple[int, ...]:

@@ -6,17 +6,12 @@ Imported only where it is asked for: the library takes a second to load.
 import math
 from collections.abc import Sequence
 
-from dp_accounting import (
-    DpEvent,
-    GaussianDpEvent,
-    LaplaceDpEvent,
-    PoissonSampledDpEvent,
-    SelfComposedDpEvent,
-)
-from dp_accounting.pld import PLDAccountant
+from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent, SelfComposedDpEvent
+from dp_accounting.pld import privacy_loss_distribution as pld
+from dp_accounting.pld.common import DifferentialPrivacyParameters
 from dp_accounting.rdp import RdpAccountant
 
-from bedside_edge.ports.accounting import GaussianSpend, Spend
+from bedside_edge.ports.accounting import GaussianSpend, LaplaceSpend, Spend
 
 # any order gives a valid bound; sampled ones below 2 converge badly and are never the best here
 ORDERS = [2 + step / 5 for step in range(1, 40)]
@@ -31,12 +26,11 @@ class DpAccounting:
     def epsilon(self, spends: Sequence[Spend], delta: float) -> float:
         """Return epsilon of all spends together by privacy loss distributions, rounded up."""
         count = sum(spend.times for spend in spends)
-        accountant = PLDAccountant(
-            value_discretization_interval=_FINE if count <= _MANY else _COARSE
-        )
+        grid = _FINE if count <= _MANY else _COARSE
+        whole = pld.identity(value_discretization_interval=grid)
         for spend in spends:
-            accountant.compose(_event(spend), spend.times)
-        return float(accountant.get_epsilon(delta))
+            whole = whole.compose(_distribution(spend, grid).self_compose(spend.times))
+        return float(whole.get_epsilon_for_delta(delta))
 
     def training_epsilon(self, rate: float, sigma: float, steps: int, delta: float) -> float:
         """Return epsilon of DP-SGD by Renyi orders; 0 for a rate of 0."""
@@ -48,7 +42,13 @@ class DpAccounting:
         return float(accountant.get_epsilon(delta))
 
 
-def _event(spend: Spend) -> DpEvent:
+def _distribution(spend: Spend, grid: float) -> pld.PrivacyLossDistribution:
+    """Return the loss of one release, rounded up to the grid."""
     if isinstance(spend, GaussianSpend):
-        return GaussianDpEvent(math.sqrt(spend.sigma2 / spend.l2sq))
-    return LaplaceDpEvent(1 / float(spend.epsilon))
+        sigma = math.sqrt(spend.sigma2 / spend.l2sq)
+        return pld.from_gaussian_mechanism(sigma, value_discretization_interval=grid)
+    if isinstance(spend, LaplaceSpend):
+        scale = 1 / float(spend.epsilon)
+        return pld.from_laplace_mechanism(scale, value_discretization_interval=grid)
+    pure = DifferentialPrivacyParameters(float(spend.epsilon), 0.0)
+    return pld.from_privacy_parameters(pure, value_discretization_interval=grid)
