@@ -123,7 +123,7 @@ VALIDATE = ValidateSettings(
 )
 
 
-def judged(among, name, *, power, left_behind="", veto=False, z=1.0, model=None):
+def judged(among, name, *, power, left_behind="", veto=False, z=0.1, model=None):
     """A validation in which scores tell cases apart by `power`; in one group not at all."""
     vectors = []
     for site in range(5):
@@ -172,7 +172,7 @@ def test_a_sound_validation_promotes_and_two_organisations_sign(among, package):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"power": 1.0, "veto": True, "z": 0.2}, "vetoes"),
+        ({"power": 1.0, "veto": True}, "vetoes"),
         ({"power": 0.1}, "below"),
         ({"power": 2.0, "left_behind": "F"}, "left behind"),
         ({"power": 1.0, "z": 300.0}, "drown"),

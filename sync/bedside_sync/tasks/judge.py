@@ -108,8 +108,9 @@ def read_validation(
         variance: of the noise in each word, in integer units squared.
         threshold: probability at or above which the model says present; rounded to the grid.
 
-    A veto counts when its word is above half a vote and above twice the noise: one site's bit
-    must not be drowned. Rounds that carry a veto choose a scale at which it is not.
+    A veto counts when its word is above half a vote and above three times the noise, so that
+    chance alone makes one in 740 readings. One site's bit is seen when the noise multiplier is
+    below a third; with more noise several sites have to say it.
     """
     if total.shape != (task.length,):
         raise InvalidInputError("the sum has another length than the validation")
@@ -119,7 +120,7 @@ def read_validation(
         name: _judge(task, cells[place, 0], cells[place, 1], sd, threshold)
         for place, name in enumerate(task.groups)
     }
-    return found, bool(total[-1] / task.scale > max(0.5, 2 * sd))
+    return found, bool(total[-1] / task.scale > max(0.5, 3 * sd))
 
 
 def _judge(
