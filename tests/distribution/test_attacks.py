@@ -21,8 +21,9 @@ from bedside_sync.distribution.chunks import ChunkStore
 from bedside_sync.distribution.disk import write_durably
 from bedside_sync.distribution.gateway import site_of
 from bedside_sync.distribution.manifest import CHUNK
+from bedside_sync.distribution.memory import Memory
 from bedside_sync.distribution.sources import FolderSource, HubSource
-from bedside_sync.distribution.updater import Memory, fetch_chunks
+from bedside_sync.distribution.updater import fetch_chunks
 from support.package_houses import DAY, START, Direct, House, noise
 
 NOTHING_RUNS = Running(counters={}, floors={})

@@ -13,8 +13,9 @@ from bedside_sync.distribution.assignment import Running, decide
 from bedside_sync.distribution.chunks import ChunkStore
 from bedside_sync.distribution.gateway import site_of
 from bedside_sync.distribution.manifest import CHUNK
+from bedside_sync.distribution.memory import Memory
 from bedside_sync.distribution.sources import FolderSource, HubSource
-from bedside_sync.distribution.updater import Memory, fetch_chunks
+from bedside_sync.distribution.updater import fetch_chunks
 from support.hub_child import HubProcess
 from support.hub_sites import QUICK, Sites, command
 from support.package_houses import look, noise

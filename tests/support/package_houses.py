@@ -11,10 +11,11 @@ from bedside_sync.distribution.assignment import Assignment
 from bedside_sync.distribution.chunks import ChunkStore, package_files
 from bedside_sync.distribution.gateway import Gateway
 from bedside_sync.distribution.manifest import TargetManifest
+from bedside_sync.distribution.memory import Memory
 from bedside_sync.distribution.repository import Repository
 from bedside_sync.distribution.roles import Holders, sign
 from bedside_sync.distribution.signers import PrivateKey, make_private, public_of
-from bedside_sync.distribution.updater import Memory, Refresh, opened
+from bedside_sync.distribution.updater import Refresh, opened
 from bedside_sync.wire import Message, read_message, write_message
 
 START = int(dt.datetime(2027, 3, 1, tzinfo=dt.UTC).timestamp())

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from bedside_sync.distribution.assignment import Assignment
 from bedside_sync.distribution.manifest import TargetManifest
-from bedside_sync.distribution.updater import Memory
+from bedside_sync.distribution.memory import Memory
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

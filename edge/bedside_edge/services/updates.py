@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bedside_core.errors import (
     BedsideError,
@@ -25,15 +25,11 @@ from bedside_sync.distribution.assignment import Assignment, Running, Signed, de
 from bedside_sync.distribution.chunks import ChunkStore, Progress
 from bedside_sync.distribution.disk import alone
 from bedside_sync.distribution.manifest import TargetManifest
+from bedside_sync.distribution.memory import Memory
 from bedside_sync.distribution.sources import Source
-from bedside_sync.distribution.updater import (
-    CLOCK_SLACK_S,
-    Memory,
-    Refresh,
-    fetch_chunks,
-    opened,
-    root_made_at,
-)
+
+if TYPE_CHECKING:
+    from bedside_sync.distribution.updater import Refresh
 
 Named = Signed | BedsideError | None  # what an owner names, or why its word is not believed
 _LOCK: Final = "lock"
@@ -148,6 +144,9 @@ class UpdateService:
         return place
 
     def _refresh(self, source: Source, place: Place, actor: str) -> None:
+        # python-tuf takes a while to import: a box that starts does not need it
+        from bedside_sync.distribution.updater import CLOCK_SLACK_S, opened, root_made_at
+
         now, memory = self._clock.now() // 1000, self._store.memory()
         seen = _Seen(memory=memory)
         try:
@@ -201,6 +200,8 @@ class UpdateService:
         actor: str,
         progress: Progress | None,
     ) -> BedsideError | None:
+        from bedside_sync.distribution.updater import fetch_chunks
+
         sizes = [sum(i.manifest.chunk_sizes().values()) if i.manifest else 0 for i in items]
         failed: BedsideError | None = None
         for index, item in enumerate(items):
@@ -227,7 +228,7 @@ class _Seen:
     memory: Memory
 
 
-def _read(refresh: Refresh, site: str) -> tuple[Assignment, dict[str, Named]]:
+def _read(refresh: "Refresh", site: str) -> tuple[Assignment, dict[str, Named]]:
     refresh.refresh()
     assignment = refresh.assignment(site)
     signed: dict[str, Named] = {}

@@ -11,7 +11,7 @@ from bedside_edge.ports.evidence import Event, Record
 from bedside_edge.store.database import Database
 from bedside_sync.distribution.assignment import Assignment, read_assignment
 from bedside_sync.distribution.manifest import read_manifest
-from bedside_sync.distribution.updater import Floor, Memory
+from bedside_sync.distribution.memory import Floor, Memory
 
 _ITEM: Final = "path, sha256, manifest, code, reason, fetched"
 

@@ -61,8 +61,9 @@ def _stick(folder: Path, root: bytes, quiet: bool) -> dict[str, Any]:
     from bedside_sync.distribution.assignment import read_assignment
     from bedside_sync.distribution.chunks import ChunkStore
     from bedside_sync.distribution.manifest import read_manifest
+    from bedside_sync.distribution.memory import Memory
     from bedside_sync.distribution.sources import FolderSource
-    from bedside_sync.distribution.updater import Memory, opened
+    from bedside_sync.distribution.updater import opened
 
     source, sites, manifests = FolderSource(folder), [], []
     with (

@@ -5,9 +5,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from tuf.api.exceptions import DownloadError, DownloadHTTPError
-from tuf.ngclient.fetcher import FetcherInterface
-
 from bedside_core.errors import (
     BedsideError,
     ForbiddenPathError,
@@ -25,7 +22,6 @@ from bedside_sync.wire import Message
 _BLOCK: Final = 256 << 10  # bytes of a stick's file at a time
 _LARGEST: Final = 8 << 20  # bytes of any file but a chunk, before its own limit is asked
 _TRIES: Final = 3  # of a request the hub does not answer
-BASE: Final = "bedside://repository/"
 
 
 class Source(Protocol):
@@ -156,31 +152,3 @@ class FolderSource:
 def chunk_path(digest: str) -> str:
     """Return where a chunk lies in the repository."""
     return f"chunks/{digest[:2]}/{digest}"
-
-
-class SourceFetcher(FetcherInterface):
-    """python-tuf's way to a `Source`."""
-
-    def __init__(self, source: Source) -> None:
-        self._source = source
-
-    def _fetch(self, url: str) -> Iterator[bytes]:
-        if not url.startswith(BASE):
-            raise DownloadError("an address outside of the repository")
-        try:
-            blocks = self._source.read(url.removeprefix(BASE))
-        except NotFoundError as cause:
-            raise DownloadHTTPError("no such file", 404) from cause
-        except ForbiddenPathError as cause:
-            raise DownloadHTTPError("not to be read", 403) from cause
-        except BedsideError as cause:
-            raise DownloadError(cause.code) from cause
-        return _wrapped(blocks)
-
-
-def _wrapped(blocks: Iterator[bytes]) -> Iterator[bytes]:
-    """The library wraps only what is raised before the first block: later errors are ours."""
-    try:
-        yield from blocks
-    except BedsideError as cause:
-        raise DownloadError(cause.code) from cause

@@ -11,9 +11,9 @@
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -48,42 +48,14 @@ from bedside_sync.distribution.assignment import (
 )
 from bedside_sync.distribution.chunks import ChunkStore, Progress
 from bedside_sync.distribution.disk import disk
+from bedside_sync.distribution.fetcher import BASE, SourceFetcher
 from bedside_sync.distribution.manifest import MAX_MANIFEST, TargetManifest
-from bedside_sync.distribution.sources import BASE, Source, SourceFetcher
+from bedside_sync.distribution.memory import Floor, Memory
+from bedside_sync.distribution.sources import Source
 
 CHUNK_TRIES: Final = 3
 CLOCK_SLACK_S: Final = 5  # a clock set right may step back that far
 _TOP: Final = ("root", "timestamp", "snapshot", "targets")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Floor:
-    """A role's lowest version still accepted, under one set of keys.
-
-    Attributes:
-        keys: digest of the role's key ids and threshold as the metadata above has them.
-        version: highest seen under them.
-    """
-
-    keys: str
-    version: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
-    """What a box remembers of the repository between refreshes; all of it durable.
-
-    Attributes:
-        metadata: files of the client's cache by name, `root_history/<n>.root.json` among them.
-        floors: by role.
-        time_floor: seconds; no refresh below it.
-        serial: highest serial of an assignment seen.
-    """
-
-    metadata: Mapping[str, bytes] = field(default_factory=dict, repr=False)
-    floors: Mapping[str, Floor] = field(default_factory=dict)
-    time_floor: int = 0
-    serial: int = 0
 
 
 class Refresh:
