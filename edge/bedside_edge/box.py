@@ -43,6 +43,7 @@ from bedside_edge.ports import JobState
 from bedside_edge.ports.evidence import BOX
 from bedside_edge.services.access import LINK_MS
 from bedside_edge.services.analysis import AnalysisService
+from bedside_edge.services.drills import DrillWatch
 from bedside_edge.services.evidence import EvidenceService
 from bedside_edge.services.gate import Gate
 from bedside_edge.services.grading import GradingService
@@ -72,6 +73,7 @@ from bedside_edge.state_folder import (
     rights_service,
     witness_service,
 )
+from bedside_edge.store.drills import Drills
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.key_files import protection_of
 from bedside_edge.system.malloc_glibc import keep_freed_memory
@@ -82,6 +84,7 @@ from bedside_edge.system.tls_openssl import ServerTls
 from bedside_edge.web.pages import error_page, pages_router
 from bedside_edge.wiring import (
     Loaded,
+    heat_watch,
     learning_service,
     load_accepted,
     load_grading,
@@ -135,6 +138,7 @@ class Box:
             raise
         self.loaded = chosen.loaded
         self.hardware.serving = serving(self.loaded)
+        self.heat = heat_watch(self.loaded)
         self.access = access_service(config, self.state, self.clock, self.random)
         self.evidence = EvidenceService(
             self.state.evidence,
@@ -261,6 +265,8 @@ class Box:
             self.random,
         )
         self._flasher = Loop(self.flashing, self.bell)
+        drills = Drills(self.state.database, self.state.keys, self.state.record, folder)
+        self._drills = Loop(DrillWatch(drills, self.clock, config.backup.drill_days), Bell())
         self.manager = SystemdManager()
         self._watch = Loop(Watchdog(self.manager, Health(self).self_check), Bell())
         self._sweeper = Loop(self.keeping.retention, self.bell)
@@ -309,6 +315,7 @@ class Box:
             random=self.random,
             privacy=self.privacy,
             learning=self.learning,
+            hardware=self.hardware,
             sign_on=self.sign_on,
             settings=self.config,
         )
@@ -341,6 +348,9 @@ class Box:
         nights = threading.Thread(target=self._nights.run, name="nights", daemon=True)
         nights.start()
         self._performing.append(nights)
+        drilling = threading.Thread(target=self._drills.run, name="drills", daemon=True)
+        drilling.start()
+        self._performing.append(drilling)
         flashing = threading.Thread(target=self._flasher.run, name="flashing", daemon=True)
         flashing.start()
         self._performing.append(flashing)
@@ -368,6 +378,7 @@ class Box:
         self._performer.stop()
         self._sweeper.stop()
         self._nights.stop()
+        self._drills.stop()
         self.flashing.stop()
         self._flasher.stop()
         self._clocks.stop()
@@ -433,6 +444,7 @@ class Box:
                 self.config.jobs.timeout_s, self.loaded.profile.profile.limits.job_timeout_s
             ),
             observe=self.metrics.job_ended,
+            resting=self.heat.resting,
         )
 
 
@@ -445,16 +457,11 @@ class Health:
 
     def checks(self) -> Mapping[str, Check]:
         """Return every readiness check by name."""
-        return {
-            check.name: check
-            for check in (
-                self._model(),
-                self._disk(),
-                self._queue(),
-                self._dicom(),
-                self._keys(),
-            )
-        }
+        found = [self._model(), self._disk(), self._queue(), self._dicom(), self._keys()]
+        if self._box.heat.watched:
+            passed, reason = self._box.heat.told()
+            found.append(Check(name="heat", passed=passed, reason=reason))
+        return {check.name: check for check in found}
 
     def self_check(self) -> Mapping[str, bool]:
         """Look at everything a restart could mend, the engine's answer included."""

@@ -152,6 +152,7 @@ def _report(box: Box, job: Job) -> Json:
         "worst_logit": loaded.opened.test.worst_logit,
         "allowed_logit": loaded.opened.test.allowed_logit,
         "study": job.state.value if job.state is JobState.DONE else job.reason,
+        "acceptance": box.hardware.serving.record.digest if box.hardware.serving else "",
         "result_sha256": hashlib.sha256(stored.body).hexdigest(),
         "peak_mib": peak_mib,
     }

@@ -5,6 +5,7 @@ import hashlib
 import logging
 import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from bedside_core.errors import (
@@ -34,7 +35,7 @@ from bedside_edge.config import Policy as PolicySettings
 from bedside_edge.config import Routing as RoutingSettings
 from bedside_edge.dicom.read import PydicomReader
 from bedside_edge.engine.acceptance import run_cases, subject_of
-from bedside_edge.engine.conditions import surroundings
+from bedside_edge.engine.conditions import surroundings, temperature_c
 from bedside_edge.engine.opening import Opened, load_profiles, open_engine
 from bedside_edge.engine.package import Package, open_package
 from bedside_edge.engine.probe import probe
@@ -45,6 +46,7 @@ from bedside_edge.services.access import AccessService
 from bedside_edge.services.analysis import AnalysisService, Model
 from bedside_edge.services.gate import Gate
 from bedside_edge.services.hardware import Candidate, HardwareService, Measured, Serving
+from bedside_edge.services.heat import Heat
 from bedside_edge.services.learning import CaseReader, LearningService
 from bedside_edge.services.lending import PackageLender
 from bedside_edge.services.models import ModelId, ModelService
@@ -140,11 +142,7 @@ def load_model(
     """
     package = open_package(Path(settings.package) if settings.package else shipped_package())
     board = probe()
-    if settings.profile:
-        profiles = [_read_profile(Path(settings.profile))]
-    else:
-        profiles = list(load_profiles(shipped("hw_profiles"), built_in=True))
-    chosen = choose(profiles, board)
+    chosen = choose(profiles_of(settings), board)
     profile = _overridden(chosen.loaded, settings)
     opened = open_engine(package, profile, board, passed_over=not_accepted)
     model = Model(
@@ -174,6 +172,17 @@ def load_model(
         opened=opened,
         board=board,
     )
+
+
+def profiles_of(settings: ModelSettings) -> list[LoadedProfile]:
+    """Return the profiles to choose from: the one the settings name, else those shipped.
+
+    Raises:
+        InvalidProfileError: one cannot be read.
+    """
+    if settings.profile:
+        return [_read_profile(Path(settings.profile))]
+    return list(load_profiles(shipped("hw_profiles"), built_in=True))
 
 
 def load_accepted(
@@ -225,6 +234,13 @@ def candidate(loaded: Loaded, state: Path | None, runs: int | None = None) -> Ca
         tolerance=loaded.opened.variant.tolerance.golden_logit,
         measure=measure,
     )
+
+
+def heat_watch(loaded: Loaded) -> Heat:
+    """Return who watches the temperature under the limits of the profile in force."""
+    limits = loaded.profile.profile.limits
+    read = partial(temperature_c, limits.thermal_zones)
+    return Heat(read, limits.temp_warn_c, limits.temp_stop_c)
 
 
 def serving(loaded: Loaded) -> Serving | None:

@@ -40,8 +40,10 @@ from bedside_edge.api.routes_card import card_router
 from bedside_edge.api.routes_events import events_router
 from bedside_edge.api.routes_evidence import evidence_router
 from bedside_edge.api.routes_fhir import fhir_router
+from bedside_edge.api.routes_flashing import flashing_router
 from bedside_edge.api.routes_incidents import incidents_router
 from bedside_edge.api.routes_keeping import erasure_router, holds_router
+from bedside_edge.api.routes_hardware import hardware_router
 from bedside_edge.api.routes_learning import learning_router
 from bedside_edge.api.routes_models import models_router
 from bedside_edge.api.routes_outputs import outputs_router
@@ -222,6 +224,7 @@ def _framework(
         policy_router(services, storage, waiting),
         privacy_router(services, storage, waiting),
         models_router(services, waiting),
+        flashing_router(services, storage, waiting),
         card_router(services, storage),
         fhir_router(services, storage),
         reviews_router(services, storage, once),
@@ -238,6 +241,7 @@ def _framework(
         consents_router(services, storage),
         requests_router(services, storage, waiting),
         learning_router(services, storage, waiting),
+        hardware_router(services, storage),
     ):
         app.include_router(router)
     app.add_exception_handler(BedsideError, _on_error)

@@ -32,8 +32,10 @@ from bedside_edge.ports.requests import RequestStore
 from bedside_edge.services.access import AccessService
 from bedside_edge.services.delivery import Deliveries
 from bedside_edge.services.evidence import EvidenceService
+from bedside_edge.services.flashing import FlashingService
 from bedside_edge.services.gate import Gate
 from bedside_edge.services.grading import GradingService
+from bedside_edge.services.hardware import HardwareService
 from bedside_edge.services.holdings import Holdings
 from bedside_edge.services.incident import IncidentService
 from bedside_edge.services.keeping import Keeping
@@ -46,6 +48,7 @@ from bedside_edge.services.publish import PublishService
 from bedside_edge.services.pull import PullService
 from bedside_edge.services.review import ReviewService
 from bedside_edge.services.rights import RightsService
+from bedside_edge.services.sync import SyncService
 from bedside_edge.services.witness import WitnessService
 from bedside_edge.services.witnessing import Witnessing
 from bedside_edge.services.workitems import WorkitemService
@@ -406,8 +409,12 @@ class Services:
     rights: RightsService | None = None  # consents and the request desk
     incidents: IncidentService | None = None  # how the box is
     privacy: PrivacyServices | None = None  # statistics and answers that leave the hospital
+    hardware: HardwareService | None = None  # board, profile, the verdict the engine serves under
+    flashing: FlashingService | None = None  # both slots of everything flashed
+    ready_packages: Callable[[], Sequence[TargetManifest]] = tuple  # assigned, signed, fetched
     learning: LearningService | None = None  # cases in rounds, and what follows from rounds
     witness: WitnessService | None = None  # of other logs
     witnessing: Witnessing | None = None  # the witnesses of this box's log
     sign_on: SingleSignOn | None = None  # through an identity provider, where one is configured
+    sync: SyncService | None = None  # rounds of the consortium
     settings: Config = field(default_factory=Config)  # for people to read; nothing acts on them

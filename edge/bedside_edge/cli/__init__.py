@@ -20,10 +20,12 @@ from bedside_core.manifest import Manifest
 from bedside_core.routing import Rules
 from bedside_edge.cli import access as access_cli
 from bedside_edge.cli import backup as backup_cli
+from bedside_edge.cli import backup_drill as drill_cli
 from bedside_edge.cli import data as data_cli
 from bedside_edge.cli import deidentify as deidentify_cli
 from bedside_edge.cli import destinations as destinations_cli
 from bedside_edge.cli import evidence as evidence_cli
+from bedside_edge.cli import hardware as hardware_cli
 from bedside_edge.cli import incident as incident_cli
 from bedside_edge.cli import keeping as keeping_cli
 from bedside_edge.cli import keys as keys_cli
@@ -41,7 +43,8 @@ _PORT = click.IntRange(0, 65_535)
 
 _HINTS = {
     "invalid-config": "docs/config.md lists every setting with its limits",
-    "profile-mismatch": "`bedside-edge profile` shows this board and why each profile fits or not",
+    "profile-mismatch": "`bedside-edge hardware explain` names every unmet rule of each profile",
+    "acceptance-failed": "`bedside-edge hardware accept --dry-run` measures again",
     "golden-mismatch": "do not serve on this machine; try another engine with --engine",
     "invalid-rules": "see docs/routing.md; `bedside-edge rules check FILE` reads a rules file",
     "invalid-package": "manifest.json says what it holds; fetch a damaged one again, never edit it",
@@ -524,10 +527,12 @@ cli.add_command(evidence_cli.evidence)
 cli.add_command(policy_cli.policy)
 cli.add_command(policy_cli.grade)
 cli.add_command(backup_cli.backup)
+backup_cli.backup.add_command(drill_cli.drill)
 cli.add_command(keys_cli.keys)
 cli.add_command(keeping_cli.erase)
 cli.add_command(keeping_cli.hold)
 cli.add_command(keeping_cli.retention)
+cli.add_command(hardware_cli.hardware)
 cli.add_command(incident_cli.seal)
 cli.add_command(incident_cli.unseal)
 cli.add_command(incident_cli.incident)

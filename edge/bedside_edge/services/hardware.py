@@ -95,8 +95,7 @@ class HardwareService:
 
     def run(self, candidate: Candidate) -> AcceptanceRecord:
         """Measure, keep the verdict and return it; AcceptanceFailedError when it is a refusal."""
-        record = self.try_out(candidate)
-        self._store.add(record)
+        record = self.keep(self.try_out(candidate))
         about = record.subject
         fields = {"engine": about.engine, "precision": about.precision}
         if not record.accepted:
@@ -104,6 +103,11 @@ class HardwareService:
             told = "; ".join(record.failures)
             raise AcceptanceFailedError(f"{about.engine} {about.precision} on this unit: {told}")
         log.info("engine accepted", extra=fields)
+        return record
+
+    def keep(self, record: AcceptanceRecord) -> AcceptanceRecord:
+        """Keep a verdict with its evidence entry, whatever it says, and return it."""
+        self._store.add(record)
         return record
 
     def try_out(self, candidate: Candidate) -> AcceptanceRecord:

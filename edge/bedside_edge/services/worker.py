@@ -107,7 +107,10 @@ class Worker:
         bell: Bell,
         job_timeout_s: float,
         observe: Observe,
+        resting: Callable[[], bool] = lambda: False,
     ) -> None:
+        """Put it together; `resting` says when no job may be taken (heat)."""
+        self._resting = resting
         self._queue, self._objects, self._ingest = queue, objects, ingest
         self._analysis, self._clock, self._bell = analysis, clock, bell
         self._timeout_s, self._observe = job_timeout_s, observe
@@ -141,7 +144,7 @@ class Worker:
         """
         if self._owed is not None:
             self._give_back(*self._owed)
-        job = self._queue.lease(self._clock.now())
+        job = None if self._resting() else self._queue.lease(self._clock.now())
         if job is None:
             return False
         started = self._clock.monotonic()
@@ -193,6 +196,8 @@ class Worker:
         return code
 
     def _nap(self) -> float:
+        if self._resting():
+            return _IDLE_S
         due = self._queue.next_due()
         if due is None:
             return _IDLE_S

@@ -55,6 +55,26 @@ class SqliteHardware:
         return [parse_record(body) for (body,) in rows]
 
 
+class NoVerdicts:
+    """`AcceptanceStore` of a trial run that keeps nothing."""
+
+    def find(self, key: str) -> AcceptanceRecord | None:
+        """Return None: nothing is kept."""
+        return None
+
+    def add(self, record: AcceptanceRecord) -> int:
+        """Keep nothing."""
+        return -1
+
+    def floor(self, profile_id: str) -> int:
+        """Return 0: nothing was accepted."""
+        return 0
+
+    def newest(self, limit: int = 50) -> list[AcceptanceRecord]:
+        """Return nothing."""
+        return []
+
+
 def _told(record: AcceptanceRecord, body: bytes) -> Event:
     about = record.subject
     return Event(

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bedside_core.errors import (
+    AcceptanceFailedError,
     BedsideError,
     CandidateRefusedError,
     EngineFailedError,
@@ -31,6 +32,7 @@ _REPORT_LIMIT: Final = 1 << 20  # bytes
 _VERDICTS: Final[dict[str, type[BedsideError]]] = {
     error.code: error
     for error in (
+        AcceptanceFailedError,
         EngineFailedError,
         GoldenMismatchError,
         InvalidPackageError,

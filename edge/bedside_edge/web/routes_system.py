@@ -36,6 +36,7 @@ def system_router(services: Services, storage: WorkPool) -> APIRouter:
             "stored": stored,
             "named": services.access.name_of,
             "models": services.models.loaded(),
+            "hardware": services.hardware.serving if services.hardware else None,
             "versions": {"bedside": version("bedside"), "python": platform.python_version()}
             | {name: version(name) for name in _PACKAGES},
         }
