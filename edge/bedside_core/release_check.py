@@ -110,9 +110,49 @@ def verify_release(
         InvalidReleaseError: not a release file, or something in it does not follow.
         UntrustedSignatureError, ProofMismatchError and the other errors of envelopes and proofs.
     """
+    return _verify(data, origin, log_keys, witness_keys, None)
+
+
+def verify_nights(
+    files: Sequence[bytes],
+    origin: str,
+    log_keys: Sequence[VerifierKey],
+    witness_keys: Sequence[VerifierKey] = (),
+) -> Verified:
+    """Return the last night of a running total, its totals derived again from all nights before.
+
+    Args:
+        files: one release file for each night from the first to the one wanted, in any order.
+        origin, log_keys, witness_keys: as of `verify_release`; every file must pass it.
+
+    Raises:
+        InvalidReleaseError: files of other releases, a night missing or twice, or what
+            `verify_release` raises.
+    """
+    found: dict[int, tuple[bytes, Verified]] = {}
+    for data in files:
+        one = verify_release(data, origin, log_keys, witness_keys)
+        found[one.checked.around.night] = (data, one)
+    names = {one.checked.prepared.fingerprint for _, one in found.values()}
+    if len(names) != 1 or len(found) != len(files) or sorted(found) != list(range(len(files))):
+        raise InvalidReleaseError("these are not all nights of one release from its first on")
+    data, last = found[len(files) - 1]
+    if last.checked.prepared.request.schedule is not Schedule.RUNNING:
+        raise InvalidReleaseError("only the nights of a running total are verified together")
+    earlier = [found[night][1].checked.values for night in range(len(files) - 1)]
+    return _verify(data, origin, log_keys, witness_keys, earlier)
+
+
+def _verify(
+    data: bytes,
+    origin: str,
+    log_keys: Sequence[VerifierKey],
+    witness_keys: Sequence[VerifierKey],
+    earlier: Sequence[Sequence[int]] | None,
+) -> Verified:
     envelope, proof = parse_file(data)
     payload = open_envelope(envelope, PAYLOAD_TYPE, device_keys(log_keys), 1)
-    checked = check_document(payload)
+    checked = check_document(payload, earlier)
     if checked.around.origin != origin:
         raise InvalidReleaseError("the release names another log")
     proven = verify_proof(proof, origin, log_keys, witness_keys)

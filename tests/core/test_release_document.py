@@ -31,6 +31,7 @@ from bedside_core.release_check import (
     parse_file,
     read_document,
     release_file,
+    verify_nights,
     verify_release,
 )
 from bedside_core.release_document import (
@@ -381,6 +382,29 @@ def test_another_answer_log_or_key_shows_nothing():
             ORIGIN,
             KEYS,
         )
+
+
+def test_a_running_total_is_derived_again_from_the_files_of_all_its_nights():
+    prepared = prepare(request("volume", schedule=Schedule.RUNNING, nights=30))
+    nights = [[40 * 4096, 4096], [38 * 4096, 0], [44 * 4096, 0]]
+
+    def file(night, given=nights):
+        around = replace(AROUND, night=night)
+        document = release_document(prepared, given[night], around, given[:night])
+        return release_file(signed(document), logged(document))
+
+    files = [file(night) for night in range(3)]
+    assert not verify_release(files[2], ORIGIN, KEYS).checked.complete
+    for order in (files, files[::-1]):
+        found = verify_nights(order, ORIGIN, KEYS)
+        assert found.checked.complete
+        assert found.checked.around.night == 2
+        assert list(found.checked.values) == nights[2]
+    other = file(1, [nights[0], [90 * 4096, 0], nights[2]])  # not what was summed up
+    for wrong in (files[1:], files[:1] * 2, [files[0], files[2]], [files[0], other, files[2]], [],
+                  [*files, FILE], [FILE]):  # fmt: skip
+        with pytest.raises(InvalidReleaseError):
+            verify_nights(wrong, ORIGIN, KEYS)
 
 
 @settings(deadline=None, max_examples=60)

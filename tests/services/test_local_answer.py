@@ -7,7 +7,6 @@ import pytest
 from bedside_core.errors import (
     BudgetExhaustedError,
     InvalidInputError,
-    KeyReusedError,
     NotPermittedError,
 )
 from bedside_core.signatures import open_envelope
@@ -15,37 +14,11 @@ from bedside_core.uses import ActorKind, Asker
 from bedside_edge.ports.governance import Standing
 from bedside_edge.services.local_answer import PAYLOAD_TYPE, LocalAnswerService
 from support.evidence_log import LOG_ED
+from support.memory_answers import MemoryAnswers
 from support.privacy_house import Hospital
 
 READER = Asker(actor_id="person:r", kind=ActorKind.PERSON, roles=frozenset({"radiologist"}))
 NOBODY = Asker(actor_id="person:n", kind=ActorKind.PERSON)
-
-
-class MemoryAnswers:
-    """`LocalAnswerStore` in dictionaries."""
-
-    def __init__(self) -> None:
-        self.answers, self.costs = {}, {}
-
-    def truth(self, study_id):
-        return True
-
-    def reserve(self, study_id, label, recipient, epsilon, cap, actor):
-        key = (study_id, label, recipient)
-        if key in self.costs:
-            if self.costs[key] != epsilon:
-                raise KeyReusedError("asked before")
-            return self.answers.get(key)
-        if self.spent(study_id) + epsilon > cap:
-            raise BudgetExhaustedError(epsilon, 0)
-        self.costs[key] = epsilon
-        return None
-
-    def finish(self, study_id, label, recipient, document, actor):
-        return self.answers.setdefault((study_id, label, recipient), document)
-
-    def spent(self, study_id):
-        return sum(cost for key, cost in self.costs.items() if key[0] == study_id)
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from bedside_core.errors import (
     ClosedEpochError,
     DiskFullError,
     InvalidInputError,
+    InvalidReleaseError,
     LedgerLockedError,
     NotFoundError,
     NotPermittedError,
@@ -27,7 +28,7 @@ from bedside_core.evidence.entry import Kind
 from bedside_core.planner import Schedule
 from bedside_core.privacy_policy import PAYLOAD_TYPE, version_of
 from bedside_core.release import fingerprint, prepare
-from bedside_core.release_check import check_document, verify_release
+from bedside_core.release_check import check_document, verify_nights, verify_release
 from bedside_core.signatures import seal_envelope
 from bedside_core.statistics.rows import StudyRow, freeze
 from bedside_core.uses import ActorKind, Asker, Incident
@@ -474,6 +475,14 @@ def test_a_year_of_nights_is_one_charge_and_each_night_one_answer(house, schedul
     windows = [json.loads(one)["identity"]["arrivals"] for one in documents]
     assert all(one["ends"] - one["starts"] == DAY for one in windows)
     assert [one["starts"] for one in windows[1:]] == [one["ends"] for one in windows[:-1]]
+    files, keys = [house.service.file(name, night) for night in range(5)], [LOG_ED.key, LOG_ML.key]
+    if schedule is Schedule.RUNNING:
+        assert not verify_release(files[4], ORIGIN, keys).checked.complete
+        assert verify_nights(files, ORIGIN, keys).checked.complete
+    else:  # each night stands alone
+        assert verify_release(files[4], ORIGIN, keys).checked.complete
+        with pytest.raises(InvalidReleaseError):
+            verify_nights(files, ORIGIN, keys)
 
 
 def test_a_patient_counts_at_most_c_times_in_all_nights_together(house):

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from bedside_core.accounting import epsilon
 from bedside_core.errors import InvalidInputError, UntrustedSignatureError
-from bedside_core.release_check import Verified, verify_release
+from bedside_core.release_check import Verified, verify_nights, verify_release
 from bedside_core.release_page import interval_words, noise_words, price_words, release_page
 from bedside_core.release_picture import said
 from bedside_core.release_words import WORDS
@@ -24,7 +24,7 @@ _FILE = click.Path(path_type=Path)
 
 
 @click.command("verify")
-@click.argument("file", type=_FILE)
+@click.argument("files", metavar="FILE...", type=_FILE, nargs=-1, required=True)
 @click.option(
     "--vkey",
     "vkeys",
@@ -39,7 +39,7 @@ _FILE = click.Path(path_type=Path)
 @click.option("--open", "show", is_flag=True, help="With --page: open it in a browser")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document")
 def verify(
-    file: Path,
+    files: tuple[Path, ...],
     vkeys: tuple[str, ...],
     witnesses: tuple[str, ...],
     quorum: int,
@@ -53,21 +53,23 @@ def verify(
     Shows that the box signed it, that its log holds it, and that price, intervals and figures
     follow from the question and the released integers. Exits 0 when all of that holds, 3 when a
     signature or proof fails, 4 when the file cannot be read or something in it does not follow.
+    Of a running total give the files of all nights: the last one's totals are derived from them.
 
     \b
     Examples:
       bedside-edge privacy verify release.json --vkey log.vkeys
       bedside-edge privacy verify release.json --vkey log.vkeys --page release.html --language zh
+      bedside-edge privacy verify night-*.json --vkey log.vkeys
     """
     keys, trusted = read_keys(vkeys), read_keys(witnesses)
     names = {key.name for key in keys}
     if len(names) != 1:
         raise InvalidInputError("--vkey takes the keys of one log, all under its name")
-    try:
-        data = file.read_bytes()
-    except OSError as cause:
-        raise InvalidInputError(f"{file} cannot be read: {cause.strerror}") from cause
-    found = verify_release(data, names.pop(), keys, trusted)
+    held, origin = [_read(path) for path in files], names.pop()
+    if len(held) == 1:
+        found = verify_release(held[0], origin, keys, trusted)
+    else:
+        found = verify_nights(held, origin, keys, trusted)
     cosigned = sum(signer.key in trusted for signer in found.proven.opened.signers)
     if cosigned < quorum:
         raise UntrustedSignatureError(f"{cosigned} witness keys signed, {quorum} are asked for")
@@ -83,6 +85,13 @@ def verify(
     _print(found, cosigned)
 
 
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as cause:
+        raise InvalidInputError(f"{path} cannot be read: {cause.strerror}") from cause
+
+
 def _write(path: Path, text: str) -> None:
     try:
         path.write_text(text, encoding="utf-8")
@@ -96,7 +105,7 @@ def _print(found: Verified, cosigned: int) -> None:
     print_document(dict(found.checked.document))
     click.echo(f"witnesses that cosigned the tree: {cosigned}")
     if not found.checked.complete:
-        click.echo("note: totals were not derived again; that takes the files of all nights before")
+        click.echo("note: totals were not derived again; give the files of all nights before, too")
 
 
 def print_document(document: Json) -> None:
