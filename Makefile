@@ -71,7 +71,7 @@ test: $(STAMP) peers ## unit, contract, property, integration and architecture t
 	$(BIN)/python -m pytest -m 'not slow' -n $(PYTEST_WORKERS) --dist loadfile -rs $(PYTEST_ARGS)
 
 slow: $(STAMP) peers ## the tests that take minutes
-	$(BIN)/python -m pytest -m slow -rs $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m slow -n $(PYTEST_WORKERS) --dist loadfile -rs $(PYTEST_ARGS)
 
 cover: $(STAMP) ## branch coverage of bedside_core by its own tests
 	$(BIN)/coverage run -m pytest -q tests/core
