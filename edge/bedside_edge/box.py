@@ -37,7 +37,7 @@ from bedside_edge.dicom.read import PydicomReader
 from bedside_edge.dicom.scp import StorageScp
 from bedside_edge.dicom.ul import AcceptorSettings, Caller
 from bedside_edge.engine.selftest import prepare_cases
-from bedside_edge.flashing import Flashed, Uses, flashing_service, load_flashed
+from bedside_edge.flashing import Flashed, Uses, chunk_store, flashing_service, load_flashed
 from bedside_edge.outgoing import Outgoing
 from bedside_edge.ports import JobState
 from bedside_edge.ports.evidence import BOX
@@ -71,6 +71,7 @@ from bedside_edge.state_folder import (
     open_folder,
     privacy_services,
     rights_service,
+    sync_service,
     witness_service,
 )
 from bedside_edge.store.drills import Drills
@@ -81,6 +82,7 @@ from bedside_edge.system.notify_systemd import SystemdManager
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.random_os import OsRandom
 from bedside_edge.system.tls_openssl import ServerTls
+from bedside_edge.updating import Updating, update_service
 from bedside_edge.web.pages import error_page, pages_router
 from bedside_edge.wiring import (
     Loaded,
@@ -99,6 +101,7 @@ from bedside_edge.wiring import (
 log = logging.getLogger(__name__)
 
 _STOP_S = 5.0
+_HUB_STOP_S = 15.0  # an answer of the hub is awaited 10 s; nng is closed before the process ends
 _ANSWER_S = 5.0  # for the HTTP loop to answer the self-check
 
 
@@ -171,6 +174,17 @@ class Box:
             profile=self.loaded.profile.profile.id,
         )
         self.flashing.start([why.code for why in chosen.failed])
+        self.updating = Updating(
+            update_service(
+                config,
+                self.state,
+                self.clock,
+                chunk_store(config, folder),
+                self.flashing.running,
+            ),
+            config,
+            self.state,
+        )
         self.gate = Gate(
             self.policies.policy, self.state.governance, self.clock, self.state.evidence.append
         )
@@ -264,6 +278,11 @@ class Box:
             self.clock,
             self.random,
         )
+        self.sync = sync_service(
+            config, self.state, self.gate, self.learning.materials, self.clock, self.random
+        )
+        self._syncing = Loop(self.sync, Bell())
+        self._sync_thread = threading.Thread(target=self._syncing.run, name="sync", daemon=True)
         self._flasher = Loop(self.flashing, self.bell)
         drills = Drills(self.state.database, self.state.keys, self.state.record, folder)
         self._drills = Loop(DrillWatch(drills, self.clock, config.backup.drill_days), Bell())
@@ -315,7 +334,11 @@ class Box:
             random=self.random,
             privacy=self.privacy,
             learning=self.learning,
+            sync=self.sync,
             hardware=self.hardware,
+            flashing=self.flashing,
+            updates=self.updating,
+            ready_packages=self.updating.service.ready,
             sign_on=self.sign_on,
             settings=self.config,
         )
@@ -348,6 +371,7 @@ class Box:
         nights = threading.Thread(target=self._nights.run, name="nights", daemon=True)
         nights.start()
         self._performing.append(nights)
+        self._sync_thread.start()
         drilling = threading.Thread(target=self._drills.run, name="drills", daemon=True)
         drilling.start()
         self._performing.append(drilling)
@@ -378,7 +402,12 @@ class Box:
         self._performer.stop()
         self._sweeper.stop()
         self._nights.stop()
+        self.sync.stop()
+        self._syncing.stop()
+        if self._sync_thread.ident is not None:
+            self._sync_thread.join(_HUB_STOP_S)
         self._drills.stop()
+        self.updating.stop()
         self.flashing.stop()
         self._flasher.stop()
         self._clocks.stop()

@@ -427,6 +427,23 @@ class Keys(_Section):
         return self
 
 
+class BackupSettings(_Section):
+    """Copies of the state folder (docs/erasure-and-retention.md)."""
+
+    recipient: str = Field(
+        default="",
+        pattern=r"^(age1[0-9a-z]{58})?$",
+        description="The hospital's age recipient: backups are one encrypted file for it; empty: "
+        "a folder, as the state folder is",
+    )
+    drill_days: int = Field(
+        default=92,
+        ge=0,
+        le=3660,
+        description="Days after which a missing restore drill is an alarm; 0: never",
+    )
+
+
 ObjectKind = Literal["sr", "sc", "seg"]
 
 
@@ -648,6 +665,52 @@ class Privacy(_Section):
     )
 
 
+class Sync(_Section):
+    """Rounds of a consortium (`bedside-edge sync`): when the box visits the hub, and what for."""
+
+    enabled: bool = Field(
+        default=True, description="Visit the hub at night, once the box is a member"
+    )
+    window_start_minute: int = Field(
+        default=1320, ge=0, le=1439, description="Minute of the day (UTC) at which a night begins"
+    )
+    window_minutes: int = Field(default=480, ge=1, le=1440, description="Minutes a night lasts")
+    jitter_minutes: int = Field(
+        default=20,
+        ge=0,
+        le=720,
+        description="The first visit comes up to so many minutes later, by chance: boxes do not "
+        "all come at once",
+    )
+    poll_s: float = Field(
+        default=60.0,
+        ge=1,
+        le=3600,
+        description="Seconds between visits while a round waits for its helpers",
+    )
+    purposes: list[Literal["train", "clean", "collect", "annotate", "validate", "fuse"]] = Field(
+        default=[], description="What rounds this hospital serves; empty: none"
+    )
+    models: list[Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]] = Field(
+        default=[], description="Digests of the models rounds may be about; empty: any"
+    )
+    least_hospitals: int = Field(
+        default=5, ge=2, le=10_000, description="Fewest organisations that must be in a sum"
+    )
+    longest_words: int = Field(
+        default=2_000_000, ge=1, le=100_000_000, description="Longest vector the box computes"
+    )
+    round_rho: float = Field(
+        default=0.2, gt=0, le=100, description="Most rho one round may cost a patient"
+    )
+    patient_day_rho: float = Field(
+        default=0.5, gt=0, le=100, description="Most rho a patient pays within 24 hours of rounds"
+    )
+    patient_rho: float = Field(
+        default=2.0, gt=0, le=1000, description="Most rho a patient ever pays for rounds"
+    )
+
+
 class Workitems(_Section):
     """Unified procedure steps the box performs (UPS-RS)."""
 
@@ -691,6 +754,17 @@ class Update(_Section):
     chunks_mib: int = Field(
         default=16_384, ge=1, description="Most MiB of pieces kept for the next update"
     )
+    root: str = Field(
+        default="",
+        description="File with the first root of the repository packages come from: all the box "
+        "trusts; empty takes no updates (docs/distribution.md)",
+    )
+    site: Annotated[str, Field(pattern=r"^([a-z0-9][a-z0-9.-]{0,62})?$")] = Field(
+        default="", description="Site id in the repository  [default: from the box's identity]"
+    )
+    media: str = Field(
+        default="/media", description="Folder below which sticks are mounted, for `update --from`"
+    )
 
 
 class Config(_Section):
@@ -698,6 +772,7 @@ class Config(_Section):
 
     state: State = State()
     keys: Keys = Keys()
+    backup: BackupSettings = BackupSettings()
     http: Http = Http()
     access: Access = Access()
     oidc: Oidc = Oidc()
@@ -721,6 +796,7 @@ class Config(_Section):
     policy: Policy = Policy()
     evidence: Evidence = Evidence()
     privacy: Privacy = Privacy()
+    sync: Sync = Sync()
     site: Site = Site()
     update: Update = Update()
 

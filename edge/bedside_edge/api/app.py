@@ -41,9 +41,9 @@ from bedside_edge.api.routes_events import events_router
 from bedside_edge.api.routes_evidence import evidence_router
 from bedside_edge.api.routes_fhir import fhir_router
 from bedside_edge.api.routes_flashing import flashing_router
+from bedside_edge.api.routes_hardware import hardware_router
 from bedside_edge.api.routes_incidents import incidents_router
 from bedside_edge.api.routes_keeping import erasure_router, holds_router
-from bedside_edge.api.routes_hardware import hardware_router
 from bedside_edge.api.routes_learning import learning_router
 from bedside_edge.api.routes_models import models_router
 from bedside_edge.api.routes_outputs import outputs_router
@@ -53,6 +53,7 @@ from bedside_edge.api.routes_qido import qido_router
 from bedside_edge.api.routes_reviews import reviews_router
 from bedside_edge.api.routes_rights import consents_router, requests_router
 from bedside_edge.api.routes_rules import rules_router
+from bedside_edge.api.routes_updates import updates_router
 from bedside_edge.api.routes_ups import ups_router
 from bedside_edge.api.routes_v2 import v2_router
 from bedside_edge.api.routes_wado import wado_router
@@ -225,6 +226,7 @@ def _framework(
         privacy_router(services, storage, waiting),
         models_router(services, waiting),
         flashing_router(services, storage, waiting),
+        updates_router(services, storage),
         card_router(services, storage),
         fhir_router(services, storage),
         reviews_router(services, storage, once),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 
 from bedside_core.findings import Check, Rule
 from bedside_core.manifest import Manifest
+from bedside_core.result import Json
 from bedside_core.rollout import Deployment
 from bedside_core.routing import Chance, Image, Plan, Rules
 from bedside_edge.config import Config
@@ -53,6 +55,7 @@ from bedside_edge.services.witness import WitnessService
 from bedside_edge.services.witnessing import Witnessing
 from bedside_edge.services.workitems import WorkitemService
 from bedside_edge.services.worklist import WorklistService
+from bedside_sync.distribution.manifest import TargetManifest
 
 
 class Receiving(Protocol):
@@ -377,6 +380,18 @@ class Health(Protocol):
         ...
 
 
+class Updates(Protocol):
+    """Looking for updates and fetching them; nothing is installed."""
+
+    def told(self) -> Json:
+        """Return what this site is to run and how looking for it goes."""
+        ...
+
+    def begin(self, stick: Path | None, actor: str, fetch: bool) -> None:
+        """Start a look at the hub, or at a stick; UpdateRunningError, NotReadyError."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """Everything the HTTP service stands on; made by `wiring`."""
@@ -411,6 +426,7 @@ class Services:
     privacy: PrivacyServices | None = None  # statistics and answers that leave the hospital
     hardware: HardwareService | None = None  # board, profile, the verdict the engine serves under
     flashing: FlashingService | None = None  # both slots of everything flashed
+    updates: Updates | None = None  # the repository packages come from
     ready_packages: Callable[[], Sequence[TargetManifest]] = tuple  # assigned, signed, fetched
     learning: LearningService | None = None  # cases in rounds, and what follows from rounds
     witness: WitnessService | None = None  # of other logs

@@ -125,12 +125,16 @@ class UpdateService:
             raise failed
         return self._store.looked()
 
+    def here(self, item: Wanted) -> bool:
+        """Whether all of an item's content is here."""
+        return item.manifest is not None and not self._chunks.missing(item.manifest)
+
     def ready(self) -> list[TargetManifest]:
         """Return what may be installed now: assigned, allowed, and all of its content here."""
         return [
             item.manifest
             for item in self._store.looked().items
-            if item.manifest and not item.code and not self._chunks.missing(item.manifest)
+            if item.manifest and not item.code and self.here(item)
         ]
 
     # --- inside --------------------------------------------------------------------------------

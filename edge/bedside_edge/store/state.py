@@ -28,6 +28,7 @@ from bedside_edge.store.access import SqliteAccess
 from bedside_edge.store.counter_file import FileCounter, NoCounter
 from bedside_edge.store.database import Database
 from bedside_edge.store.deployments import SqliteDeployments
+from bedside_edge.store.distribution import SqliteDistribution
 from bedside_edge.store.erasures import SqliteErasures
 from bedside_edge.store.events import SqliteChanges
 from bedside_edge.store.evidence import SqliteEvidence
@@ -98,6 +99,7 @@ class State:
     changes: SqliteChanges
     deployments: SqliteDeployments
     flashing: SqliteFlashing
+    distribution: SqliteDistribution
     policies: SqlitePolicies
     governance: SqliteGovernance
     holdings: SqliteHoldings
@@ -280,6 +282,7 @@ def open_state(
         reviews=SqliteReviews(database, study_keys.of, random, record),
         deployments=SqliteDeployments(database, record),
         flashing=SqliteFlashing(database, record),
+        distribution=SqliteDistribution(database, record),
         policies=SqlitePolicies(database, record),
         governance=SqliteGovernance(database, studies, subjects, record, minor_years),
         work_rows=SqliteWorkRows(database, study_keys.of),
