@@ -47,6 +47,7 @@ from bedside_edge.store.local_answers import SqliteLocalAnswers
 from bedside_edge.store.objects import DiskLimits, FileObjects, sync_folder
 from bedside_edge.store.oidc import SqliteSubjectLinks
 from bedside_edge.store.outputs import SqliteOutputs
+from bedside_edge.store.overlap import SqliteOverlaps
 from bedside_edge.store.requests import SqliteRequests
 from bedside_edge.store.reserve import Reserve
 from bedside_edge.store.reslot import claim_slots, move_into_slots
@@ -113,6 +114,7 @@ class State:
     local_answers: SqliteLocalAnswers
     sync: SqliteSync
     learning: SqliteLearning
+    overlaps: SqliteOverlaps
     device: LogSigner | None  # signs releases; None of a log without keys
     database: Database
     access: SqliteAccess
@@ -292,6 +294,7 @@ def open_state(
         ledger=ledger,
         sync=sync,
         local_answers=SqliteLocalAnswers(database, keys, study_keys.of, record),
+        overlaps=SqliteOverlaps(database, keys, record),
         learning=SqliteLearning(
             database,
             keys,

@@ -38,3 +38,15 @@ CREATE TABLE extras (
   body BLOB NOT NULL,                   -- under a key made of the patient's, bound to both
   PRIMARY KEY (subject_id, name)
 ) STRICT, WITHOUT ROWID;
+
+-- Counts of patients shared with another hospital: letters of a session, and its outcome
+CREATE TABLE overlaps (
+  session TEXT NOT NULL PRIMARY KEY,    -- 64 hex digits
+  role TEXT NOT NULL CHECK (role IN ('asker', 'answerer')),
+  partner TEXT NOT NULL,
+  state TEXT NOT NULL CHECK (state IN ('invited', 'accepted', 'returned', 'counted')),
+  at INTEGER NOT NULL,
+  actor TEXT NOT NULL,
+  body BLOB NOT NULL                    -- JSON under the box key, bound to session; no id is in it
+) STRICT, WITHOUT ROWID;
+CREATE INDEX overlaps_partner ON overlaps (partner, at);
