@@ -25,13 +25,16 @@ from bedside_edge.cli import data as data_cli
 from bedside_edge.cli import deidentify as deidentify_cli
 from bedside_edge.cli import destinations as destinations_cli
 from bedside_edge.cli import evidence as evidence_cli
+from bedside_edge.cli import flashing as flashing_cli
 from bedside_edge.cli import hardware as hardware_cli
 from bedside_edge.cli import incident as incident_cli
 from bedside_edge.cli import keeping as keeping_cli
 from bedside_edge.cli import keys as keys_cli
+from bedside_edge.cli import overlap as overlap_cli
 from bedside_edge.cli import policy as policy_cli
 from bedside_edge.cli import privacy as privacy_cli
 from bedside_edge.cli import rights as rights_cli
+from bedside_edge.cli import update as update_cli
 from bedside_edge.cli.token_file import token_options
 from bedside_edge.config import Config, load_config
 from bedside_edge.config import Model as ModelSettings
@@ -537,9 +540,18 @@ cli.add_command(incident_cli.seal)
 cli.add_command(incident_cli.unseal)
 cli.add_command(incident_cli.incident)
 cli.add_command(data_cli.data)
+cli.add_command(overlap_cli.overlap)
 cli.add_command(deidentify_cli.deidentify)
 cli.add_command(rights_cli.consent)
 cli.add_command(rights_cli.request)
+cli.add_command(update_cli.update)
+for command in (
+    flashing_cli.install,
+    flashing_cli.status,
+    flashing_cli.rollback,
+    flashing_cli.confirm,
+):
+    update_cli.update.add_command(command)
 
 
 def main() -> None:

@@ -1,9 +1,11 @@
 """`bedside-edge backup`: a copy without keys, the keys apart, and the way back."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import click
@@ -40,18 +42,21 @@ def backup() -> None:
 
 
 @backup.command("create")
-@click.argument("folder", metavar="DIR", type=_PATH)
+@click.argument("folder", metavar="DIR|FILE", type=_PATH)
+@click.option("--recipient", default="", help="age1...: one encrypted FILE [default: config]")
 @_folder_options
 def create_backup(
-    folder: Path, config_path: Path | None, state: Path | None, as_json: bool
+    folder: Path, recipient: str, config_path: Path | None, state: Path | None, as_json: bool
 ) -> None:
     """Copy database and objects into DIR, which must be empty. The box may run meanwhile.
 
-    Without the keys nothing in it can be read; `backup keys` exports them, afterwards.
+    With a recipient the copy is one FILE that only the holder of its age identity opens. Without
+    the keys nothing in it can be read; `backup keys` exports them, afterwards.
 
     \b
     Examples:
       bedside-edge backup create /mnt/backup/2026-11-24
+      bedside-edge backup create /mnt/backup/2026-11-24.age --recipient age1...
       bedside-edge backup keys /mnt/safe/keys-2026-11-24
     """
     from bedside_edge.store import backup as copies
@@ -59,10 +64,14 @@ def create_backup(
     from bedside_edge.system.keys import open_box_keys
     from bedside_edge.system.random_os import OsRandom
 
-    _, source = _settings(config_path, state)
+    config, source = settings(config_path, state)
     keys = open_box_keys(source / "keys", OsRandom(), create=False)
-    with progress_bar("objects", shown=not as_json) as progress:
-        made = copies.create(source, folder, keys, SystemClock().now(), progress)
+    recipient = recipient or config.backup.recipient
+    with (
+        plain_copy(folder, recipient) as target,
+        progress_bar("objects", shown=not as_json) as progress,
+    ):
+        made = copies.create(source, target, keys, SystemClock().now(), progress)
     _say(made, f"{folder}: {made.objects} objects, {made.size} bytes", as_json)
 
 
@@ -82,7 +91,7 @@ def verify_backup(
     from bedside_edge.system.keys import open_box_keys
     from bedside_edge.system.random_os import OsRandom
 
-    _, source = _settings(config_path, state)
+    _, source = settings(config_path, state)
     try:
         keys = open_box_keys(source / "keys", OsRandom(), create=False)
     except StoreUnavailableError:
@@ -95,16 +104,18 @@ def verify_backup(
 
 @backup.command("keys")
 @click.argument("file", metavar="FILE", type=_PATH)
+@click.option("--recipient", default="", help="age1...; otherwise under a passphrase")
 @click.option("--passphrase-file", type=_FILE, help="Instead of being asked")
 @_folder_options
 def export_keys(
     file: Path,
+    recipient: str,
     passphrase_file: Path | None,
     config_path: Path | None,
     state: Path | None,
     as_json: bool,
 ) -> None:
-    """Write box key, key slots and log keys into FILE, under a passphrase.
+    """Write box key, key slots and log keys into FILE, for the recipient or under a passphrase.
 
     Make it after `backup create`: it must know every key slot the copy uses. Make a new one after
     every erasure and destroy the old one: it still holds what was erased since.
@@ -116,9 +127,12 @@ def export_keys(
     from bedside_edge.system import key_export
     from bedside_edge.system.random_os import OsRandom
 
-    _, source = _settings(config_path, state)
-    passphrase = _passphrase(passphrase_file, confirm=True)
-    data = key_export.export_keys(source / "keys", passphrase, OsRandom())
+    _, source = settings(config_path, state)
+    if recipient:
+        data = key_export.export_for(source / "keys", recipient)
+    else:
+        passphrase = _passphrase(passphrase_file, confirm=True)
+        data = key_export.export_keys(source / "keys", passphrase, OsRandom())
     try:
         with file.open("xb") as out:
             file.chmod(0o600)
@@ -129,7 +143,8 @@ def export_keys(
 
 
 @backup.command("restore")
-@click.argument("folder", metavar="DIR", type=_PATH)
+@click.argument("folder", metavar="DIR|FILE", type=_PATH)
+@click.option("--identity", type=_FILE, help="AGE-SECRET-KEY file, for what is encrypted with age")
 @click.option("--keys", "keys_file", type=_FILE, help="Export of the keys; not if keys/ is there")
 @click.option("--passphrase-file", type=_FILE, help="Instead of being asked")
 @click.option(
@@ -138,6 +153,7 @@ def export_keys(
 @_folder_options
 def restore_backup(
     folder: Path,
+    identity: Path | None,
     keys_file: Path | None,
     passphrase_file: Path | None,
     journals: tuple[Path, ...],
@@ -154,26 +170,92 @@ def restore_backup(
     Examples:
       bedside-edge backup restore /mnt/backup/2026-11-24 --state /var/lib/bedside
       bedside-edge backup restore /mnt/backup/2026-11-24 --keys /mnt/safe/box-1.keys
+      bedside-edge backup restore 2026-11-24.age --keys box-1.keys --identity /media/recovery.txt
     """
-    from bedside_edge.store import backup as copies
-    from bedside_edge.system import key_export
-    from bedside_edge.system.keys import open_box_keys
-    from bedside_edge.system.random_os import OsRandom
-
-    config, target = _settings(config_path, state)
+    config, target = settings(config_path, state)
     if keys_file is not None:
-        passphrase = _passphrase(passphrase_file, confirm=False)
-        key_export.put_keys(target / "keys", key_export.open_export(_bytes(keys_file), passphrase))
-    keys = open_box_keys(target / "keys", OsRandom(), create=False)
-    with progress_bar("objects", shown=not as_json) as progress:
-        newer = [_bytes(path) for path in journals]
-        found = copies.restore(folder, target, keys, newer, progress)
+        put_keys(target, keys_file, identity, passphrase_file)
+    found = restore(folder, target, identity, journals, shown=not as_json)
     again = _opened(config, target)
     words = f"{target}: {found.objects} objects restored, {again} erasures applied again"
     if as_json:
         click.echo(json.dumps({"objects": found.objects, "erased_again": again}))
     else:
         click.echo(words)
+
+
+def put_keys(target: Path, file: Path, identity: Path | None, passphrase_file: Path | None) -> None:
+    """Put exported keys into a state folder; whether age or a passphrase opens them, they say."""
+    from bedside_edge.system import key_export
+    from bedside_edge.system.age_files import is_age, read_identity
+
+    if is_age(file):
+        if identity is None:
+            raise InvalidInputError("the keys are encrypted with age: give --identity")
+        files = key_export.open_export_of(_bytes(file), read_identity(identity))
+    else:
+        passphrase = _passphrase(passphrase_file, confirm=False)
+        files = key_export.open_export(_bytes(file), passphrase)
+    key_export.put_keys(target / "keys", files)
+
+
+def restore(
+    source: Path, target: Path, identity: Path | None, journals: Sequence[Path], *, shown: bool
+) -> "Backup":
+    """Put a backup, a folder or an age file, into a state folder that has its keys."""
+    from bedside_edge.store import backup as copies
+    from bedside_edge.system.keys import open_box_keys
+    from bedside_edge.system.random_os import OsRandom
+
+    keys = open_box_keys(target / "keys", OsRandom(), create=False)
+    with (
+        opened_copy(source, target, identity) as folder,
+        progress_bar("objects", shown=shown) as progress,
+    ):
+        return copies.restore(folder, target, keys, [_bytes(path) for path in journals], progress)
+
+
+@contextmanager
+def plain_copy(target: Path, recipient: str) -> Iterator[Path]:
+    """Lend the folder to copy into; with a recipient it is packed into `target`, then removed."""
+    if not recipient:
+        yield target
+        return
+    from bedside_edge.system.age_files import check_recipient
+    from bedside_edge.system.backup_age import pack
+
+    check_recipient(recipient)
+    if target.exists():
+        raise InvalidBackupError(f"{target} exists")
+    with _scratch(target.parent) as scratch:
+        yield scratch / "copy"
+        pack(scratch / "copy", target, recipient)
+
+
+@contextmanager
+def opened_copy(source: Path, beside: Path, identity: Path | None) -> Iterator[Path]:
+    """Lend a backup as a folder, opened on the disk of `beside` and removed afterwards."""
+    from bedside_edge.system.age_files import is_age, read_identity
+    from bedside_edge.system.backup_age import unpack
+
+    if not is_age(source):
+        yield source
+        return
+    if identity is None:
+        raise InvalidInputError("the backup is encrypted with age: give --identity")
+    secret = read_identity(identity)
+    with _scratch(beside) as scratch:
+        unpack(source, scratch / "copy", secret)
+        yield scratch / "copy"
+
+
+@contextmanager
+def _scratch(beside: Path) -> Iterator[Path]:
+    try:
+        with TemporaryDirectory(prefix=".backup-", dir=beside) as name:
+            yield Path(name)
+    except FileNotFoundError as cause:
+        raise InvalidInputError(f"there is no folder {beside}") from cause
 
 
 def _opened(config: Config, folder: Path) -> int:
@@ -189,7 +271,8 @@ def _opened(config: Config, folder: Path) -> int:
         state.close()
 
 
-def _settings(config_path: Path | None, state: Path | None) -> tuple[Config, Path]:
+def settings(config_path: Path | None, state: Path | None) -> tuple[Config, Path]:
+    """Return the settings and the state folder meant."""
     set_up_logging(level="error", style="plain")
     config, folder = load_config(config_path)
     return config, state or folder

@@ -1,15 +1,26 @@
 """Files for a recipient with an age key (X25519): streams in, streams out.
 
-The hospital makes the identity with `age-keygen` or `bedside-edge backup identity` and keeps it
-away from the box; the box knows the recipient only. Format: age-encryption.org/v1.
+The hospital makes the identity with `age-keygen` and keeps it away from the box; the box knows the
+recipient only. Format: age-encryption.org/v1.
 """
 
+import errno
 from pathlib import Path
 from typing import BinaryIO
 
 from bedside_core.errors import InvalidBackupError, InvalidInputError
 
+HEADER = b"age-encryption.org/v1"
 _LINE = "AGE-SECRET-KEY-1"
+
+
+def is_age(path: Path) -> bool:
+    """Tell whether a file is encrypted with age (not armoured)."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(HEADER)) == HEADER
+    except OSError:
+        return False
 
 
 def read_identity(path: Path) -> str:
@@ -77,5 +88,7 @@ def decrypt(source: BinaryIO, target: BinaryIO, identity: str) -> None:
     who = pyrage.x25519.Identity.from_str(identity)
     try:
         pyrage.decrypt_io(source, target, [who])
-    except pyrage.DecryptError as cause:
+    except (pyrage.DecryptError, OSError) as cause:  # a changed chunk comes out as OSError
+        if isinstance(cause, OSError) and cause.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
         raise InvalidBackupError("changed, cut off, or not for this identity") from cause

@@ -4,12 +4,15 @@
     line 2    JSON: Argon2id parameters and salt, nonce
     the rest  AES-256-GCM of a JSON document, name -> base64 content; both lines are bound to it
 
+For an age recipient the same document follows line 1 inside the age file.
+
 It holds the key slots as they are now. An erasure later on destroys slots on the box and cannot
 reach this file: after every erasure make a new export and destroy the old one.
 """
 
 import base64
 import binascii
+import io
 import json
 import os
 from pathlib import Path
@@ -21,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from bedside_core.errors import InvalidBackupError, InvalidInputError, StoreUnavailableError
 from bedside_edge.ports import RandomBytes
+from bedside_edge.system import age_files
 from bedside_edge.system.key_files import SEALED_FILE
 from bedside_edge.system.key_migration import secret_files
 
@@ -42,14 +46,7 @@ def export_keys(folder: Path, passphrase: str, random: RandomBytes) -> bytes:
     """
     if len(passphrase) < _LEAST:
         raise InvalidInputError(f"a passphrase has at least {_LEAST} characters")
-    try:
-        secret = secret_files(folder)  # opened: what this machine seals, no other one could open
-        others = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name != SEALED_FILE]
-        files = {p.name: p.read_bytes() for p in others} | secret
-    except OSError as cause:
-        raise StoreUnavailableError("the key folder cannot be read") from cause
-    if not files:
-        raise StoreUnavailableError("the key folder is empty")
+    plain = _document(folder)
     salt, nonce = random(_SALT_BYTES), random(_NONCE_BYTES)
     header = {
         "time": _TIME,
@@ -59,9 +56,33 @@ def export_keys(folder: Path, passphrase: str, random: RandomBytes) -> bytes:
         "nonce": nonce.hex(),
     }
     lines = _MAGIC + json.dumps(header, sort_keys=True).encode() + b"\n"
-    plain = json.dumps({n: base64.b64encode(data).decode() for n, data in files.items()})
     key = _derive(passphrase, salt, header)
-    return lines + AESGCM(key).encrypt(nonce, plain.encode(), lines)
+    return lines + AESGCM(key).encrypt(nonce, plain, lines)
+
+
+def export_for(folder: Path, recipient: str) -> bytes:
+    """Return the files of the key folder, encrypted for an age recipient.
+
+    Raises:
+        InvalidInputError: the recipient is none.
+        StoreUnavailableError, KeysSealedError: see `export_keys`.
+    """
+    out = io.BytesIO()
+    age_files.encrypt(io.BytesIO(_MAGIC + _document(folder)), out, recipient)
+    return out.getvalue()
+
+
+def _document(folder: Path) -> bytes:
+    """Return the files of the key folder as the JSON that exports hold."""
+    try:
+        secret = secret_files(folder)  # opened: what this machine seals, no other one could open
+        others = [p for p in sorted(folder.iterdir()) if p.is_file() and p.name != SEALED_FILE]
+        files = {p.name: p.read_bytes() for p in others} | secret
+    except OSError as cause:
+        raise StoreUnavailableError("the key folder cannot be read") from cause
+    if not files:
+        raise StoreUnavailableError("the key folder is empty")
+    return json.dumps({n: base64.b64encode(data).decode() for n, data in files.items()}).encode()
 
 
 def open_export(data: bytes, passphrase: str) -> dict[str, bytes]:
@@ -81,10 +102,32 @@ def open_export(data: bytes, passphrase: str) -> dict[str, bytes]:
         salt, nonce = bytes.fromhex(header["salt"]), bytes.fromhex(header["nonce"])
         key = _derive(passphrase, salt, header)
         plain = AESGCM(key).decrypt(nonce, sealed, _MAGIC + line + b"\n")
-        files = {n: base64.b64decode(text, validate=True) for n, text in json.loads(plain).items()}
     except InvalidTag as cause:
         raise InvalidBackupError("the export is changed, or that is not its passphrase") from cause
     except (ValueError, KeyError, TypeError, AttributeError, binascii.Error) as cause:
+        raise InvalidBackupError("the export of keys cannot be read") from cause
+    return _files(plain)
+
+
+def open_export_of(data: bytes, identity: str) -> dict[str, bytes]:
+    """Return the files of an export for an age recipient, by name.
+
+    Raises:
+        InvalidInputError: the identity is none.
+        InvalidBackupError: not an export, changed, or for another recipient.
+    """
+    out = io.BytesIO()
+    age_files.decrypt(io.BytesIO(data), out, identity)
+    plain = out.getvalue()
+    if not plain.startswith(_MAGIC):
+        raise InvalidBackupError("not an export of keys of version 1")
+    return _files(plain[len(_MAGIC) :])
+
+
+def _files(plain: bytes) -> dict[str, bytes]:
+    try:
+        files = {n: base64.b64decode(text, validate=True) for n, text in json.loads(plain).items()}
+    except (ValueError, TypeError, AttributeError, binascii.Error) as cause:
         raise InvalidBackupError("the export of keys cannot be read") from cause
     if any(not set(name) <= _NAME_CHARACTERS or name.startswith(".") for name in files):
         raise InvalidBackupError("the export of keys names a file that no key folder has")
