@@ -156,13 +156,19 @@ class Play:
             calls.seal(self.name, sealed.report, sealed.envelopes)
         return took
 
-    def help(self) -> float:
-        """Let all but the first helper go through the round; returns the slowest one's CPU."""
+    def help(self) -> tuple[float, float]:
+        """Let all but the first helper go through the round, one after the other.
+
+        Returns:
+            the slowest one's CPU; the slowest one's time with every answer of the hub to it: what
+            lies between close and record when each helper has a machine of its own.
+        """
         spent = dict.fromkeys(list(self.helpers)[1:], 0.0)
+        passed = dict(spent)
         while self.state() != "published":
             for box in spent:
                 with self.calls(box) as calls:
-                    began = time.process_time()
+                    began, since = time.process_time(), time.perf_counter()
                     try:
                         self.helpers[box].help(
                             self.round.manifest, self.fleet.among.roster, calls, own=frozenset
@@ -171,7 +177,8 @@ class Play:
                         if type(error).__name__ != "HubRefusedError":
                             raise
                     spent[box] += time.process_time() - began
-        return max(spent.values())
+                    passed[box] += time.perf_counter() - since
+        return max(spent.values()), max(passed.values())
 
     def state(self) -> str:
         """The round's state on the hub's disk."""
@@ -200,6 +207,7 @@ class Night:
     taking_s: float  # hub, a report: chunks, digests, disk
     hub_s: float  # hub, from the close to the record
     helper_s: float  # the slowest helper
+    after_s: float  # wall: close to record, the slowest helper and the hub's answers to it
     peak: int  # resident memory of the hub's process
     exact: bool
 
@@ -226,7 +234,7 @@ def night(folder: Path, boxes: int, dropped: int, words: int = WORDS) -> Night:
         taking = _cpu(process) - before
         time.sleep(max(0.0, play.round.manifest.closes - time.time()))
         before = _cpu(process)
-        helper_s = play.help()
+        helper_s, after_s = play.help()
         hub_s = _cpu(process) - before
         with beside(fleet) as service:
             exact = bool((service.opened("night") == play.plain).all())
@@ -239,6 +247,7 @@ def night(folder: Path, boxes: int, dropped: int, words: int = WORDS) -> Night:
         taking_s=taking / len(there),
         hub_s=hub_s,
         helper_s=helper_s,
+        after_s=after_s,
         peak=peak,
         exact=exact,
     )
@@ -353,7 +362,14 @@ def run(plan: Plan) -> list[Row]:
         limit_row(BENCH, masked, many.client_s * 1000, "ms CPU", at_most=_CLIENT_MS),
         Row(bench=BENCH, case=f"box: noise of {WORDS} words", ours=noise_ms, unit="ms"),
         limit_row(BENCH, "upload of a box", many.upload_bytes / 1e6, "MB", at_most=_UPLOAD_MB),
-        limit_row(BENCH, f"hub + slowest helper, {case}", opening, "s CPU", at_most=_AFTER_S),
+        limit_row(
+            BENCH,
+            f"hub + slowest helper, TLS and disk, {case}",
+            many.after_s,
+            "s",
+            at_most=_AFTER_S,
+        ),
+        Row(bench=BENCH, case="the same, no network or disk", ours=opening, unit="s CPU"),
         Row(
             bench=BENCH, case="hub: taking a report, TLS and disk", ours=many.taking_s, unit="s CPU"
         ),

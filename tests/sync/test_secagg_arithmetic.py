@@ -19,6 +19,7 @@ from bedside_sync.secagg.prg import (
     chunk_digest,
     enc,
     subtract,
+    sum_of_masks,
     vector_digest,
     whole_digest,
     word_type,
@@ -63,6 +64,18 @@ def test_a_mask_taken_away_leaves_what_was_there(ring, length):
     assert (vector != before).any()
     subtract(vector, mask)
     assert (vector == before).all()
+
+
+@pytest.mark.parametrize("ring", [32, 64])
+def test_masks_added_in_threads_are_the_masks_added_in_turn(ring):
+    seeds = [os.urandom(32) for _ in range(7)]
+    length = 3 * 65_536 + 5
+    wanted = np.zeros(length, word_type(ring))
+    for seed in seeds:
+        add_mask(wanted, seed, ring)
+    for threads in (1, 2, 5, 9):
+        assert (sum_of_masks(seeds, ring, length, threads=threads) == wanted).all()
+    assert not sum_of_masks([], ring, length).any()
 
 
 def test_mask_words_are_uniform_up_to_the_ends_of_the_ring():

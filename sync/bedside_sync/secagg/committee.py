@@ -16,7 +16,7 @@ from bedside_core.errors import RoundRefusedError, UntrustedSignatureError
 from bedside_core.signatures import Sign
 from bedside_sync.secagg.bodies import Body
 from bedside_sync.secagg.manifest import Manifest
-from bedside_sync.secagg.prg import Tag, Words, add_mask, digest, signed_bytes, word_type
+from bedside_sync.secagg.prg import Tag, Words, digest, signed_bytes, sum_of_masks, word_type
 from bedside_sync.secagg.report import Report, check_report
 from bedside_sync.secagg.roster import Hex32, Hex64, Name, Roster
 
@@ -277,13 +277,11 @@ def unmask(
     for index, subset in enumerate(manifest.subsets):
         if me in subset:
             continue
-        total = np.zeros(manifest.length, word_type(manifest.ring))
-        for one in wanted.reports:
-            held = seeds.get(one.box)
-            if held is None or index not in held:
-                raise RoundRefusedError("a box of the set gave this helper no seeds")
-            add_mask(total, held[index], manifest.ring)
-        masks[index] = total
+        given = [seeds.get(one.box, {}).get(index) for one in wanted.reports]
+        if not all(given):
+            raise RoundRefusedError("a box of the set gave this helper no seeds")
+        known = [seed for seed in given if seed]
+        masks[index] = sum_of_masks(known, manifest.ring, manifest.length)
     table = MaskTable(
         helper=helper,
         digest=wanted.hash.hex(),

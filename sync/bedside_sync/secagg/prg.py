@@ -7,7 +7,8 @@ Sources: RFC 5869 (HKDF), NIST SP 800-38A (CTR), RFC 8032 (Ed25519).
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from enum import StrEnum
 from typing import Any, Final
 
@@ -141,6 +142,37 @@ def add_mask(vector: Words, seed: bytes, ring: int) -> None:
     """Add a seed's mask to `vector` in place, modulo 2**ring."""
     for start, block in key_stream(seed, ring, len(vector)):
         vector[start : start + len(block)] += block
+
+
+def sum_of_masks(seeds: Sequence[bytes], ring: int, length: int, *, threads: int = 2) -> Words:
+    """Return the sum of many seeds' masks, modulo 2**ring.
+
+    The cipher leaves the interpreter lock while it works, so threads share the seeds; each holds
+    one vector of its own, however many seeds there are. Addition has no order: any number of
+    threads gives the same words.
+
+    Args:
+        seeds: of the masks; each as for `key_stream`.
+        ring: bits of a word.
+        length: words in all.
+        threads: that expand at a time.
+    """
+    if length < _BLOCK_WORDS or len(seeds) <= threads:
+        threads = 1
+
+    def part(number: int) -> Words:
+        total = np.zeros(length, word_type(ring))
+        for seed in seeds[number::threads]:
+            add_mask(total, seed, ring)
+        return total
+
+    if threads == 1:
+        return part(0)
+    with ThreadPoolExecutor(threads, thread_name_prefix="masks") as pool:
+        first, *others = pool.map(part, range(threads))
+    for other in others:
+        first += other
+    return first
 
 
 def subtract(vector: Words, other: Words) -> None:
