@@ -53,6 +53,7 @@ from bedside_edge.services.ingest import IngestService
 from bedside_edge.services.keeping import sweep_permitted
 from bedside_edge.services.loop import Loop
 from bedside_edge.services.outputs import DeliveryState
+from bedside_edge.services.overlap import OverlapService
 from bedside_edge.services.permitted import PermittedReader
 from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.results import ResultsService
@@ -334,6 +335,14 @@ class Box:
             random=self.random,
             privacy=self.privacy,
             learning=self.learning,
+            overlap=OverlapService(
+                state.overlaps,
+                state.learning,
+                lambda: self.gate,
+                state.device,
+                self.clock,
+                self.random,
+            ),
             sync=self.sync,
             hardware=self.hardware,
             flashing=self.flashing,

@@ -47,6 +47,7 @@ from bedside_edge.api.routes_keeping import erasure_router, holds_router
 from bedside_edge.api.routes_learning import learning_router
 from bedside_edge.api.routes_models import models_router
 from bedside_edge.api.routes_outputs import outputs_router
+from bedside_edge.api.routes_overlap import overlap_router
 from bedside_edge.api.routes_policy import policy_router
 from bedside_edge.api.routes_privacy import privacy_router
 from bedside_edge.api.routes_qido import qido_router
@@ -243,6 +244,7 @@ def _framework(
         consents_router(services, storage),
         requests_router(services, storage, waiting),
         learning_router(services, storage, waiting),
+        overlap_router(services, storage, waiting),
         hardware_router(services, storage),
     ):
         app.include_router(router)

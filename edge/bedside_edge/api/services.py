@@ -43,6 +43,7 @@ from bedside_edge.services.incident import IncidentService
 from bedside_edge.services.keeping import Keeping
 from bedside_edge.services.learning import LearningService
 from bedside_edge.services.oidc import SingleSignOn
+from bedside_edge.services.overlap import OverlapService
 from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.policies import PolicyService
 from bedside_edge.services.privacy import PrivacyServices
@@ -429,6 +430,7 @@ class Services:
     updates: Updates | None = None  # the repository packages come from
     ready_packages: Callable[[], Sequence[TargetManifest]] = tuple  # assigned, signed, fetched
     learning: LearningService | None = None  # cases in rounds, and what follows from rounds
+    overlap: OverlapService | None = None  # patients shared with other hospitals
     witness: WitnessService | None = None  # of other logs
     witnessing: Witnessing | None = None  # the witnesses of this box's log
     sign_on: SingleSignOn | None = None  # through an identity provider, where one is configured

@@ -8,7 +8,7 @@ old or the new. What a cut left half done goes on in `step`.
 import json
 import logging
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,6 +17,7 @@ from bedside_core.errors import (
     BedsideError,
     FlashRefusedError,
     NotFoundError,
+    RefusedError,
     UnavailableError,
     WrongStateError,
 )
@@ -44,6 +45,7 @@ BAD: Final = "bad"
 RESTART: Final = "restart"  # the launcher tries it at the next start
 SERVING: Final = "serving"  # it served before anybody asked
 WAITING: Final = "waiting"  # on trial; tried again soon
+REFUSED: Final = RefusedError.exit_code
 _NAP_S: Final = 60.0
 _WITHDRAWN: Final = "withdrawn"
 
@@ -132,6 +134,12 @@ class FlashingService:
             profile=self._profile,
             room=self._room,
         )
+
+    @property
+    def wants_restart(self) -> bool:
+        """Whether something is tried, or put to use, by the next start only."""
+        trial = self._store.pair("app").idle.state is SlotState.TRIAL
+        return trial or RESTART in self.waiting.values()
 
     # --- at the start, and whenever there is time ---------------------------------------------
 
@@ -233,6 +241,42 @@ class FlashingService:
             self._save(after, slots.staged(after), "staged", after.idle, actor)
             return self._verify_and_try(manifest, actor, _half(progress, manifest.size, 1))
 
+    def install_ready(
+        self,
+        manifests: Iterable[TargetManifest],
+        actor: str = BOX,
+        progress: Callable[[TargetManifest], Progress | None] = lambda manifest: None,
+    ) -> list[Outcome]:
+        """Install what is due of what may be installed; one that fails holds up no other.
+
+        What was found bad here is not tried again: its next release is.
+        """
+        found = []
+        for manifest in manifests:
+            if not self.due(manifest):
+                continue
+            try:
+                found.append(self.install(manifest, actor, progress(manifest)))
+            except BedsideError as why:
+                found.append(
+                    Outcome(
+                        kind=manifest.slot,
+                        state=BAD if why.exit_code == REFUSED else WAITING,
+                        version=manifest.version,
+                        code=why.code,
+                        detail=str(why),
+                    )
+                )
+        return found
+
+    def due(self, manifest: TargetManifest) -> bool:
+        """Whether a package is neither in service, nor under way, nor known to be bad here."""
+        pair = self._store.pair(manifest.slot)
+        if pair.serving is not None and pair.serving.digest == manifest.digest:
+            return False
+        under_way = (SlotState.BAD, SlotState.STAGED, SlotState.VERIFIED, SlotState.TRIAL)
+        return pair.idle.digest != manifest.digest or pair.idle.state not in under_way
+
     def try_out(self, kind: str, actor: str = BOX) -> Outcome:
         """Try what is on trial, as often as it may be; what passes serves from then on.
 
@@ -333,7 +377,7 @@ class FlashingService:
             after = slots.confirm(pair, self._now())
         except (UnavailableError, WrongStateError) as failed:
             log.warning("trial failed", extra={"code": failed.code})
-            self.waiting[kind] = failed.code
+            self.waiting[kind] = f"{failed.code}: {failed}"
             return None
         except BedsideError as refused:
             return self._bad(pair, manifest, actor, refused)

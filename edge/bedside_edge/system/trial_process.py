@@ -28,6 +28,8 @@ from bedside_edge.ports.flashing import Candidate
 
 Settings = Callable[[Candidate], Json]  # what the trial's [model] section says
 _ENVIRONMENT: Final = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "LANG", "LC_ALL", "TMPDIR")
+_SAID: Final = "stderr"  # a trial has no patient: what it says when it dies may be shown
+_LAST: Final = 300
 _REPORT_LIMIT: Final = 1 << 20  # bytes
 _VERDICTS: Final[dict[str, type[BedsideError]]] = {
     error.code: error
@@ -93,14 +95,14 @@ class ProcessGate:
 
     def _run(self, folder: Path, seconds: float) -> int:
         environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        with self._lock:
+        with self._lock, (folder / _SAID).open("wb") as said:
             if self._stopped:
                 raise TrialFailedError("the box is stopping")
             process = self._process = subprocess.Popen(  # noqa: S603  our program, fixed arguments
                 [sys.executable, "-m", "bedside_edge.trial", str(folder)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                stderr=said,
                 cwd=folder,  # where no settings file lies
                 env=environment,
                 start_new_session=True,
@@ -117,7 +119,9 @@ class ProcessGate:
 
     def _report(self, path: Path, code: int) -> Json:
         if code != 0 or not path.is_file():
-            raise TrialFailedError(f"the trial ended with {code} and no report")
+            words = (path.parent / _SAID).read_text(errors="replace").splitlines()[-1:]
+            last = words[0][:_LAST] if words else "nothing"
+            raise TrialFailedError(f"the trial ended with {code} and said: {last}")
         if path.stat().st_size > _REPORT_LIMIT:
             raise TrialFailedError("the trial's report is too long")
         try:

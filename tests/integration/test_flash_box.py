@@ -1,0 +1,109 @@
+"""A real candidate, tried in a process of its own on this machine, over a real state folder."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bedside_core.slots import SlotState
+from bedside_edge.config import Config
+from bedside_edge.flashing import chunk_store, flashing_service
+from bedside_edge.services.flashing import BAD, GOOD
+from bedside_edge.state_folder import open_folder
+from bedside_edge.system.clock import SystemClock
+from bedside_edge.system.random_os import OsRandom
+from bedside_edge.wiring import policy_service
+from bedside_sync.distribution.chunks import package_files
+from bedside_sync.distribution.manifest import TargetManifest
+from support.ram import ram_folder
+from support.repository import ROOT
+from support.tiny_package import known_answers, write_tiny_package
+
+PROFILE = ROOT / "hw_profiles" / "generic" / "x86-64-v3.toml"
+
+
+class Bench:
+    """A stopped box whose slots are used as `bedside-edge update` does."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.config = folder, Config()
+        self.state = open_folder(self.config, folder / "state", SystemClock(), OsRandom())
+        self.flashing = flashing_service(
+            self.config,
+            self.state,
+            SystemClock(),
+            None,
+            lambda: policy_service(
+                self.config.policy, self.state.path, self.state.policies, SystemClock()
+            ),
+        )
+        self.flashing.recover()
+
+    def manifest(self, files: Path, **facts) -> TargetManifest:
+        held = package_files(files, chunk_store(self.config, self.state.path))
+        fields = {"kind": "model", "name": "sample", "version": "1.0.0", "release_counter": 1}
+        return TargetManifest(files=held, **(fields | facts))
+
+    def close(self) -> None:
+        self.state.close()
+
+
+@pytest.fixture
+def bench():
+    with ram_folder() as folder:
+        made = Bench(folder)
+        yield made
+        made.close()
+
+
+def flipped(folder: Path) -> Path:
+    """A package that says another decision is known than its network makes."""
+    cases = known_answers()
+    for case in cases["cases"]:
+        for answer in case["answers"]:
+            answer["decision"] = "absent" if answer["decision"] == "present" else "present"
+    return write_tiny_package(folder, golden=cases)
+
+
+def test_a_model_is_compiled_tried_and_good_and_one_that_flips_a_decision_is_bad(bench):
+    version = json.loads((write_tiny_package(bench.folder / "good") / "manifest.json").read_text())
+    named = {"name": version["name"], "version": version["version"]}
+    outcome = bench.flashing.install(bench.manifest(bench.folder / "good", **named))
+    assert outcome.state == GOOD, outcome
+    record = outcome.record
+    assert record["golden_cases"] == 2
+    assert record["box"] == ["database", "ledger", "evidence"]
+    assert record["peak_mib"] > 50
+    assert not (bench.state.path / "slots" / "trial").exists()
+    assert bench.state.jobs.jobs() == []  # the made-up study left nothing on the box
+    bad = bench.manifest(flipped(bench.folder / "bad"), **named, release_counter=2)
+    outcome = bench.flashing.install(bad)
+    assert (outcome.state, outcome.code) == (BAD, "golden-mismatch")
+    pair = bench.state.flashing.pair(f"model/{named['name']}")
+    assert (pair.active, pair.b.state) == ("a", SlotState.BAD)
+
+
+@pytest.mark.slow
+def test_a_profile_that_reads_back_otherwise_is_bad_and_a_sound_one_good(bench):
+    def profile(number: int, change) -> TargetManifest:
+        place = bench.folder / f"profile-{number}"
+        place.mkdir()
+        text = PROFILE.read_text().replace('vendor = "generic"', 'vendor = "acme"')
+        (place / "board.toml").write_text(change(text))
+        facts = {"kind": "profile", "name": "generic-x86-64-v3", "vendor": "acme"}
+        return bench.manifest(place, **facts, version=f"{number}.0", release_counter=number)
+
+    outcome = bench.flashing.install(profile(1, lambda text: text))
+    assert outcome.state == GOOD, outcome
+    assert outcome.record["profile"].startswith("generic-x86-64-v3#")
+
+    def elsewhere(text: str) -> str:  # pins what this machine will not read back
+        text = text.replace("CPUExecutionProvider", "CUDAExecutionProvider")
+        return text.replace('INFERENCE_PRECISION_HINT = "f32"', 'INFERENCE_PRECISION_HINT = "bf16"')
+
+    outcome = bench.flashing.install(profile(2, elsewhere))
+    assert (outcome.state, outcome.code) == (BAD, "profile-mismatch"), outcome
+    other = profile(3, lambda text: text.replace('vendor = "acme"', 'vendor = "other"'))
+    assert bench.flashing.install(other).code == "invalid-profile"
+    pair = bench.state.flashing.pair("profile")
+    assert (pair.active, pair.floor) == ("a", 1)
