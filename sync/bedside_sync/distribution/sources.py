@@ -79,12 +79,12 @@ class HubSource:
 
     def chunks(self, wanted: Mapping[str, int]) -> Iterator[tuple[str, bytes]]:
         """Yield chunks, with several requests under way; see `Source`."""
-        starts: deque[tuple[str, int]] = deque()  # chunk and its size, of each request in order
+        asked: deque[tuple[str, int, bool]] = deque()  # of each request: chunk, size, its last
 
         def requests() -> Iterator[Message]:
             for digest, size in wanted.items():
                 for at in range(0, size, RANGE):
-                    starts.append((digest, size))
+                    asked.append((digest, size, at + RANGE >= size))
                     yield _range(chunk_path(digest), at)
 
         each = getattr(self._carrier, "ask_each", None)
@@ -94,9 +94,9 @@ class HubSource:
         parts: list[bytes] = []
         try:
             for answer in answers:
-                digest, size = starts.popleft()
+                digest, size, last = asked.popleft()
                 parts.append(answer.payload)
-                if not starts or starts[0][0] != digest:
+                if last:
                     whole = b"".join(parts)
                     parts = []
                     yield digest, whole if answer.integer("size") == size else b""
