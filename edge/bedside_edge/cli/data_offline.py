@@ -11,11 +11,13 @@ from urllib.parse import parse_qs, urlsplit
 from pydantic import ValidationError
 
 from bedside_core.errors import InvalidRequestError, NotFoundError
+from bedside_edge.api import routes_overlap as routes
 from bedside_edge.api import schemas_learning as s
 from bedside_edge.cli.keeping_offline import gate_over
 from bedside_edge.config import Config
 from bedside_edge.services.access import CONSOLE
 from bedside_edge.services.learning import CLEAN, LearningService
+from bedside_edge.services.overlap import OverlapService
 from bedside_edge.state_folder import open_folder
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.random_os import OsRandom
@@ -89,5 +91,34 @@ def opened(config: Config, folder: Path) -> Iterator[Offline]:
             learning.close()
             if models.cache_info().currsize:
                 models().close()
+    finally:
+        state.close()
+
+
+@contextmanager
+def letters(config: Config, folder: Path) -> Iterator[Callable[..., Json]]:
+    """Open the folder and lend the answers of the overlap API over it."""
+    clock, random = SystemClock(), OsRandom()
+    state = open_folder(config, folder, clock, random)
+    try:
+        gate = cache(lambda: gate_over(config, folder, state, clock))
+        service = OverlapService(state.overlaps, state.learning, gate, state.device, clock, random)
+        who = CONSOLE.actor_id
+
+        def ask(method: str, path: str, body: Json | None = None) -> Json:
+            try:
+                if (method, path) == ("GET", "/overlaps"):
+                    return routes.listed(service).model_dump(mode="json")
+                if (method, path) == ("POST", "/overlaps"):
+                    made = routes.invited(service, routes.InviteBody(**(body or {})), who)
+                    return made.model_dump(mode="json")
+                if (method, path) == ("POST", "/overlaps:answer"):
+                    made = routes.answered(service, routes.LetterBody(**(body or {})), who)
+                    return made.model_dump(mode="json")
+            except ValidationError as cause:
+                raise InvalidRequestError("a value is out of its bounds") from cause
+            raise NotFoundError("no such resource")
+
+        yield ask
     finally:
         state.close()
