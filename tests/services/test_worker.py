@@ -78,7 +78,9 @@ class House:
             bell=Bell(),
             job_timeout_s=60,
             observe=lambda code, seconds: self.codes.append(code),
+            resting=lambda: self.hot,
         )
+        self.hot = False
 
     def file(self, study="1"):
         filed = self.state.studies.file([arrival(self.state, f"{study}.1", study=study)])
@@ -133,3 +135,15 @@ def test_a_job_that_is_cancelled_while_it_runs_stays_cancelled(error):
     assert house.worker.step()
     assert house.state.jobs.job(job_id).state is JobState.CANCELLED
     assert house.codes == ["superseded"]
+
+
+def test_no_job_is_taken_while_the_board_is_too_hot_and_none_is_lost():
+    house = House()
+    job_id = house.file()
+    house.hot = True
+    assert house.worker.step() is False
+    assert house.worker._nap() > 0, "a resting worker does not spin"
+    assert house.state.jobs.job(job_id).state is JobState.READY
+    house.hot = False
+    assert house.worker.step() is True
+    assert house.state.jobs.job(job_id).state is JobState.DONE
