@@ -6,6 +6,8 @@ for the hospital, by name, in the evidence log. A partner gets a few sessions a 
 of nearly equal sets would give single patients away.
 """
 
+import hashlib
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
@@ -27,7 +29,7 @@ from bedside_edge.ports.evidence import LogSigner
 from bedside_edge.ports.learning import CaseStore
 from bedside_edge.ports.overlap import Overlap, OverlapState, OverlapStore
 from bedside_edge.services.gate import Gate
-from bedside_sync.secagg.bodies import decode
+from bedside_sync.secagg.bodies import NAME, decode
 from bedside_sync.tasks import overlap_talk as talk
 
 SESSIONS: Final = 2  # with one partner
@@ -279,8 +281,11 @@ class OverlapService:
 
 
 def name_of(key: VerifierKey) -> str:
-    """Return a log's name as sessions carry it: small letters, colons for slashes."""
-    return key.name.lower().replace("/", ":")
+    """Return a log's name as sessions carry it: colons for slashes, a digest if that is none."""
+    text = key.name.lower().replace("/", ":").replace("#", ":")
+    if re.fullmatch(NAME, text):
+        return text
+    return f"log:{hashlib.sha256(key.name.encode()).hexdigest()[:40]}"
 
 
 def _key(partner: VerifierKey) -> PublicKey:
