@@ -17,6 +17,7 @@ from bench import (
     dicomweb,
     engines,
     evidence,
+    flash,
     outputs,
     pages,
     policy,
@@ -42,6 +43,7 @@ BENCHES: dict[str, tuple[str, Bench]] = {
     "policy": ("Policy decisions", lambda plan, _: policy.run(plan)),
     "privacy": ("Statistics that leave: 30,762 studies of 10,000 patients", privacy.run),
     "secure-sum": ("Secure sum on a real hub", lambda plan, _: secure_sum.run(plan)),
+    "flash": ("Packages from a real hub", lambda plan, _: flash.run(plan)),
     "start": ("Start and memory", lambda plan, _: start.run(plan)),
 }
 
