@@ -5,18 +5,22 @@ it. A profile is tried likewise and in force from the next start. A policy goes 
 policy: enough of the site's own keys must have signed it. Software is tried by the launcher.
 """
 
+import shutil
 import sqlite3
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from bedside_core.errors import (
     BedsideError,
+    CandidateRefusedError,
     InvalidPackageError,
     InvalidProfileError,
     NotFoundError,
     PolicyRollbackError,
+    StoreUnavailableError,
     WrongStateError,
 )
 from bedside_core.hardware.profile import parse_profile
@@ -30,7 +34,11 @@ from bedside_edge.services.flashing import FlashingService
 from bedside_edge.services.models import ModelId, ModelService
 from bedside_edge.services.policies import PolicyService
 from bedside_edge.services.rollout import RolloutService
+from bedside_edge.store.database import Database, opens_from
+from bedside_edge.store.evidence_check import check_log
+from bedside_edge.store.evidence_rows import ORIGIN, known_keys, meta
 from bedside_edge.store.evidence_tail import check_tail
+from bedside_edge.store.ledger_rows import check as check_ledger
 from bedside_edge.store.slot_folders import FOLDER, FlashFolders
 from bedside_edge.store.state import DATABASE, State
 from bedside_edge.system.trial_process import ProcessGate
@@ -113,6 +121,46 @@ def flashing_service(
         profile=profile,
         room=config.update.slot_mib << 20,
     )
+
+
+def check_successor(config: Config, folder: Path) -> Json:
+    """Try this very software on a copy of the box's database, before it touches the real one.
+
+    The copy is brought to this version's schema and checked whole; then a box of this version
+    reads a made-up study, in a process and a folder of its own.
+
+    Raises:
+        CandidateRefusedError: what it would replace could not open the database any more.
+        BedsideError: why this software must not serve here.
+    """
+    scratch = slots_folder(folder) / _TRIAL
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(mode=0o700, parents=True)
+    try:
+        source = sqlite3.connect(folder / DATABASE)
+        copy = sqlite3.connect(scratch / DATABASE)
+        with closing(source), closing(copy):
+            source.backup(copy)
+            before: int = copy.execute("PRAGMA user_version").fetchone()[0]
+        database = Database(scratch / DATABASE)
+        try:
+            if database.read(opens_from) > before:
+                raise CandidateRefusedError(
+                    "the software it replaces could not open the database any more"
+                )
+            checked = database.read(lambda c: check_log(c, meta(c, ORIGIN), known_keys(c)))
+            database.read(check_ledger)
+        finally:
+            database.close()
+    except sqlite3.Error as cause:
+        raise StoreUnavailableError("the database cannot be copied") from cause
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    found = flashed_profiles(folder)
+    profile = config.model.profile or (str(found[0]) if found else "")
+    settings = _settings(config.model, {"profile": profile})
+    gate = ProcessGate(scratch, lambda candidate: settings)
+    return gate.run(settings, float(config.update.trial_s)) | {"entries": checked.entries}
 
 
 def check_box(state: State) -> Sequence[str]:

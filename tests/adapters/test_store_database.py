@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bedside_core.errors import DiskFullError, NotFoundError, StoreUnavailableError
-from bedside_edge.store.database import Database
+from bedside_edge.store.database import Database, opens_from
 
 
 @pytest.fixture
@@ -172,11 +172,25 @@ def test_a_newer_database_is_refused_untouched(tmp_path):
     Database(path).close()
     other = sqlite3.connect(path)
     other.execute("PRAGMA user_version = 999")
+    other.execute("UPDATE meta SET value = x'000003e7' WHERE name = 'opens-from'")
+    other.commit()
     other.close()
     before = path.read_bytes()
     with pytest.raises(StoreUnavailableError, match="newer"):
         Database(path)
     assert path.read_bytes() == before
+
+
+def test_a_newer_database_that_only_grew_still_opens(tmp_path):
+    path = tmp_path / "n.db"
+    Database(path).close()
+    other = sqlite3.connect(path)
+    other.execute("CREATE TABLE of_the_next_release (x INTEGER)")  # what `-- expand` may do
+    other.execute("PRAGMA user_version = 999")
+    other.close()
+    database = Database(path)
+    assert database.read(opens_from) < 999
+    database.close()
 
 
 def test_a_file_that_is_no_database_of_ours_is_refused(tmp_path):

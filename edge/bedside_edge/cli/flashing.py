@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from bedside_sync.distribution.manifest import TargetManifest
 
 Json = dict[str, Any]
-_KIND = "app, profile, policy or model/NAME"
+LAUNCHER = "service:launcher"
 
 
 @click.command("install")
@@ -139,19 +139,39 @@ def rollback(kind: str, dry_run: bool, as_json: bool, **where: Unpack[Where]) ->
 
 @click.command("confirm")
 @click.argument("kind")
+@click.option("--started", is_flag=True, help="The launcher started this very software on trial")
 @where_options
-def confirm(kind: str, as_json: bool, **where: Unpack[Where]) -> None:
+def confirm(kind: str, started: bool, as_json: bool, **where: Unpack[Where]) -> None:
     """Try what is on trial now; it serves if it passes the health gate.
 
     \b
     Examples:
       bedside-edge update confirm model/cxr-opacity --state /var/lib/bedside
     """
-    with _asking(where) as ask:
-        found = ask("POST", "/updates:confirm", {"kind": kind})
+    if started:
+        found = _confirm_itself(kind, where)
+    else:
+        with _asking(where) as ask:
+            found = ask("POST", "/updates:confirm", {"kind": kind})
     _say_one(found, as_json)
     if found["state"] == "bad":
         sys.exit(RefusedError.exit_code)
+
+
+def _confirm_itself(kind: str, where: Where) -> Json:
+    """Try this very software on a copy of the database; only then open the real one."""
+    from bedside_edge.api.schemas_flashing import outcome_view
+    from bedside_edge.flashing import check_successor
+
+    config, named = load_config(where["config_path"])
+    verdict: Json | BedsideError
+    try:
+        verdict = check_successor(config, where["state"] or Path(named))
+    except RefusedError as why:
+        verdict = why
+    with offline(where, recover=False) as box:
+        outcome = box.flashing.started(kind, verdict, LAUNCHER)
+        return outcome_view(outcome).model_dump(mode="json")
 
 
 # --- without a running box -----------------------------------------------------------------------
@@ -252,7 +272,7 @@ def _dry(kind: str, state: str, version: str, detail: str, code: str = "") -> Js
 
 
 @contextmanager
-def offline(where: Where) -> Iterator[Offline]:
+def offline(where: Where, *, recover: bool = True) -> Iterator[Offline]:
     """Lend the slots of a folder that no box has open.
 
     Raises:
@@ -282,7 +302,8 @@ def offline(where: Where) -> Iterator[Offline]:
             return policy_service(config.policy, folder, state.policies, clock)
 
         flashing = flashing_service(config, state, clock, None, policies)
-        flashing.recover()
+        if recover:
+            flashing.recover()
         chunks = chunk_store(config, folder)
         updates = update_service(config, state, clock, chunks, flashing.running)
         yield Offline(flashing, updates.ready)

@@ -302,6 +302,32 @@ class FlashingService:
                 if found is not None:
                     return found
 
+    def started(self, kind: str, record: Json | BedsideError, actor: str) -> Outcome:
+        """Confirm what the launcher started, or say that it is bad; its start was charged.
+
+        Args:
+            kind: of what is on trial.
+            record: what its own health gate saw, or why it may not serve.
+            actor: who asks.
+
+        Raises:
+            WrongStateError: nothing of this kind is on trial, or its time was up.
+        """
+        with self._turn:
+            pair = self._store.pair(kind)
+            if pair.idle.state is not SlotState.TRIAL:
+                raise WrongStateError("nothing of this kind is on trial")
+            manifest = self.held(kind, pair.idle.name)
+            if isinstance(record, BedsideError):
+                return self._bad(pair, manifest, actor, record)
+            return self._good(
+                pair,
+                slots.confirm(pair, self._now()),
+                manifest,
+                record | {"box": list(self._verifier())},
+                actor,
+            )
+
     def roll_back(self, kind: str, actor: str = BOX, reason: str = "asked") -> Outcome:
         """End a trial, or let the other good slot serve, or what the box came with.
 
@@ -381,9 +407,15 @@ class FlashingService:
             return None
         except BedsideError as refused:
             return self._bad(pair, manifest, actor, refused)
+        return self._good(pair, after, manifest, record, actor)
+
+    def _good(
+        self, pair: Pair, after: Pair, manifest: TargetManifest, record: Json, actor: str
+    ) -> Outcome:
+        kind = pair.kind
         record |= {"package": manifest.digest, "version": manifest.version}
         body = json.dumps(record, sort_keys=True, separators=(",", ":")).encode()
-        step = self._step("good", idle, kind, actor)
+        step = self._step("good", pair.idle, kind, actor)
         self._store.save(pair, after, replace(step, body=body))
         self._folders.point(kind, after.active)
         log.info("flashed", extra={"package": f"{manifest.name}/{manifest.version}"})

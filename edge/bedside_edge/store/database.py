@@ -30,6 +30,9 @@ _SYNCHRONOUS_FULL: Final = 2
 _APPLICATION_ID: Final = 0x42454453  # "BEDS"
 _SCRUB_PAUSE_S: Final = 0.05
 _FULL: Final = {sqlite3.SQLITE_FULL}
+_EXPAND: Final = "-- expand"
+_OPENS_FROM: Final = "opens-from"
+_OPENS: Final = "INSERT OR REPLACE INTO meta VALUES"
 
 Write = Callable[[sqlite3.Connection], Any]
 _Entry = tuple[Write, "Future[Any]"]
@@ -322,20 +325,37 @@ def _check(connection: sqlite3.Connection) -> None:
 
 
 def _migrate(connection: sqlite3.Connection) -> None:
-    """Apply every schema file above the file's version, each in a transaction of its own."""
+    """Apply every schema file above the file's version, each in a transaction of its own.
+
+    A file of a newer version opens where all that came since only added to it: a schema file that
+    begins with `-- expand` says so. So software can be taken back after a start of its successor:
+    expand in one release, contract in the next.
+    """
     folder = importlib.resources.files("bedside_edge.store") / "schema"
     scripts = sorted((f for f in folder.iterdir() if f.name.endswith(".sql")), key=lambda f: f.name)
     held = connection.execute("PRAGMA user_version").fetchone()[0]
     kind = connection.execute("PRAGMA application_id").fetchone()[0]
-    if held > len(scripts):
+    if held > len(scripts) and opens_from(connection) > len(scripts):
         raise StoreUnavailableError("the database was written by a newer version of Bedside")
     if held and kind != _APPLICATION_ID:
         raise StoreUnavailableError("the file is not a Bedside database")
     for version, script in enumerate(scripts[held:], start=held + 1):
+        text = script.read_text(encoding="utf-8")
+        since = "" if text.startswith(_EXPAND) else f"{_OPENS} ('{_OPENS_FROM}', x'{version:08x}');"
         connection.executescript(
-            f"BEGIN IMMEDIATE; {script.read_text(encoding='utf-8')}\n"
+            f"BEGIN IMMEDIATE; {text}\n{since}"
             f"PRAGMA application_id = {_APPLICATION_ID}; PRAGMA user_version = {version}; COMMIT;"
         )
+
+
+def opens_from(connection: sqlite3.Connection) -> int:
+    """Return how many schema files software must know to open this file."""
+    held: int = connection.execute("PRAGMA user_version").fetchone()[0]
+    if not held:
+        return 0
+    query = "SELECT value FROM meta WHERE name = ?"
+    row = connection.execute(query, (_OPENS_FROM,)).fetchone()
+    return int.from_bytes(row[0], "big") if row else held
 
 
 def _translate(cause: BaseException) -> BaseException:

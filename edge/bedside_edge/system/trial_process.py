@@ -74,11 +74,15 @@ class ProcessGate:
             TrialFailedError: it ended without a verdict, or not in time.
             BedsideError: its verdict.
         """
+        return self.run(self._settings(candidate), seconds)
+
+    def run(self, settings: Json, seconds: float) -> Json:
+        """Return the report of a box with these `[model]` settings; errors as for a candidate."""
         folder = self._scratch
         try:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700, parents=True)
-            (folder / "request.json").write_text(json.dumps(self._settings(candidate)))
+            (folder / "request.json").write_text(json.dumps(settings))
             code = self._run(folder, seconds)
             report = self._report(folder / "report.json", code)
         except OSError as cause:
