@@ -11,6 +11,7 @@ import click
 from bedside_core.errors import BedsideError
 from bedside_flash.cli import os_image as os_cli
 from bedside_flash.cli import profile as profile_cli
+from bedside_flash.cli import release as release_cli
 from bedside_flash.cli import sbom as sbom_cli
 from bedside_flash.cli.keys import keys
 from bedside_flash.cli.sign import build, sign
@@ -26,6 +27,7 @@ def cli() -> None:
 cli.add_command(os_cli.os_image)
 cli.add_command(profile_cli.init)
 cli.add_command(profile_cli.lint)
+cli.add_command(release_cli.release)
 cli.add_command(sbom_cli.sbom)
 
 
