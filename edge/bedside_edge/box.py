@@ -60,6 +60,7 @@ from bedside_edge.services.results import ResultsService
 from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
 from bedside_edge.services.watchdog import Watchdog
+from bedside_edge.services.windows import with_profile_window
 from bedside_edge.services.witnessing import Times, Witnessing
 from bedside_edge.services.worker import Bell, Jobs, Worker
 from bedside_edge.services.workitems import WorkitemPerformer, WorkitemService
@@ -143,6 +144,8 @@ class Box:
         self.loaded = chosen.loaded
         self.hardware.serving = serving(self.loaded)
         self.heat = heat_watch(self.loaded)
+        profile = self.loaded.profile.profile
+        self.config = config = with_profile_window(config, profile, self.clock.now())
         self.access = access_service(config, self.state, self.clock, self.random)
         self.evidence = EvidenceService(
             self.state.evidence,

@@ -4,11 +4,17 @@ import dataclasses
 
 import pytest
 
-from bedside_core.errors import AcceptanceFailedError, RollbackRefusedError
+from bedside_core.errors import (
+    AcceptanceFailedError,
+    InvalidProfileError,
+    RollbackRefusedError,
+)
 from bedside_core.hardware.acceptance import CaseRuns, Surroundings
 from bedside_core.hardware.profile import parse_profile
+from bedside_edge.config import Config, Sync
 from bedside_edge.services.hardware import Candidate, HardwareService, Serving
 from bedside_edge.services.heat import Heat
+from bedside_edge.services.windows import with_profile_window
 from support.boards import PROFILES, recorded
 from support.fake_clock import FakeClock
 from support.memory_hardware import MemoryHardware, subject
@@ -123,3 +129,38 @@ def test_a_zone_that_cannot_be_read_and_a_profile_without_limits_stop_nothing():
     assert not Heat(lambda: None, 80, 95).watched
     assert not Heat(lambda: 200.0, None, None).resting()
     assert Heat(lambda: None, 80, 95).told()[0]
+
+
+# --- the window for the hub --------------------------------------------------------------------
+
+WINTER, SUMMER = 1_768_000_000_000, 1_783_000_000_000  # January and July 2026
+
+
+def windowed(start, end, zone):
+    text = TEXT + f'[[windows]]\nstart = "{start}"\nend = "{end}"\ntz = "{zone}"\n'
+    return parse_profile(text.encode()).profile
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "zone", "now", "told"),
+    [
+        ("22:00", "05:00", "UTC", WINTER, (1320, 420)),
+        ("01:30", "05:00", "Europe/Berlin", WINTER, (30, 210)),
+        ("01:30", "05:00", "Europe/Berlin", SUMMER, (1410, 210)),
+        ("00:00", "00:00", "Asia/Shanghai", WINTER, (960, 1440)),
+    ],
+)
+def test_the_profiles_window_becomes_the_boxs_in_utc(start, end, zone, now, told):
+    config = with_profile_window(Config(), windowed(start, end, zone), now)
+    assert (config.sync.window_start_minute, config.sync.window_minutes) == told
+
+
+def test_a_window_of_the_settings_goes_before_the_profiles():
+    own = Config(sync=Sync(window_start_minute=77))
+    assert with_profile_window(own, windowed("01:00", "05:00", "UTC"), WINTER) is own
+    assert with_profile_window(own, PROFILE.profile, WINTER) is own
+
+
+def test_a_zone_nobody_knows_is_refused():
+    with pytest.raises(InvalidProfileError, match="no time zone"):
+        with_profile_window(Config(), windowed("01:00", "05:00", "Mars/Base"), WINTER)

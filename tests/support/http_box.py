@@ -340,6 +340,7 @@ class HttpBox:
         witnessing: Any = None,
         rights: Any = None,
         learning: Any = None,  # support.learning_house has one over a real folder
+        hardware: Any = None,
         **settings: Any,
     ) -> None:
         self.outgoing = outgoing
@@ -408,6 +409,7 @@ class HttpBox:
             random=self._bytes,
             privacy=privacy,
             learning=learning,
+            hardware=hardware,
         )
         self.app = create_app(
             services,

@@ -1,0 +1,48 @@
+"""The hardware profile's window for exchange with the hub, in the words of the settings (UTC)."""
+
+from datetime import UTC, datetime
+from typing import Final
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from bedside_core.errors import InvalidProfileError
+from bedside_core.hardware.profile import Profile, Window
+from bedside_edge.config import Config, Sync
+
+_DAY: Final = 24 * 60
+_FIELDS: Final = ("window_start_minute", "window_minutes")
+
+
+def with_profile_window(config: Config, profile: Profile, now: int) -> Config:
+    """Return the settings with the profile's first window where they keep their default one.
+
+    Args:
+        config: the settings; a window of their own goes before the profile's.
+        profile: in force.
+        now: milliseconds since 1970; the zone's offset of this moment holds until the next start.
+
+    Raises:
+        InvalidProfileError: the time zone is none this machine knows.
+    """
+    own = any(getattr(config.sync, name) != getattr(Sync(), name) for name in _FIELDS)
+    if own or not profile.windows:
+        return config
+    start, minutes = in_utc(profile.windows[0], now)
+    changed = config.sync.model_copy(update=dict(zip(_FIELDS, (start, minutes), strict=True)))
+    return config.model_copy(update={"sync": changed})
+
+
+def in_utc(window: Window, now: int) -> tuple[int, int]:
+    """Return (minute of the day in UTC, length in minutes); start and end alike last a day."""
+    try:
+        zone = ZoneInfo(window.tz)
+    except (ZoneInfoNotFoundError, ValueError) as cause:
+        raise InvalidProfileError(f"this machine knows no time zone {window.tz}") from cause
+    offset = datetime.fromtimestamp(now / 1000, UTC).astimezone(zone).utcoffset()
+    shift = int(offset.total_seconds()) // 60 if offset is not None else 0
+    start, end = _minute(window.start), _minute(window.end)
+    return (start - shift) % _DAY, (end - start) % _DAY or _DAY
+
+
+def _minute(clock: str) -> int:
+    hours, minutes = clock.split(":")
+    return int(hours) * 60 + int(minutes)
