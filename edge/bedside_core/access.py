@@ -43,6 +43,7 @@ class Action(StrEnum):
     MANAGE_POLICY = "manage-policy"  # policy documents, retention, grades
     MANAGE_CONSENT = "manage-consent"  # consent records, request desk, erasure
     MANAGE_INCIDENT = "manage-incident"  # seal, unseal
+    MANAGE_SYNC = "manage-sync"  # consortium: join, visit the hub, veto, withdraw
     RELEASE = "release"  # statistics that leave the hospital
     READ_PRIVACY = "read-privacy"  # budget, releases, planner
     READ_AUDIT = "read-audit"  # evidence log, proofs, agreement figures
@@ -81,6 +82,7 @@ ALLOWED: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             Action.MANAGE_RULES,
             Action.MANAGE_ACCOUNTS,
             Action.MANAGE_INCIDENT,
+            Action.MANAGE_SYNC,
             Action.READ_PRIVACY,
             Action.READ_AUDIT,
         },
@@ -89,6 +91,7 @@ ALLOWED: Final[Mapping[Role, frozenset[Action]]] = MappingProxyType(
             Action.MANAGE_POLICY,
             Action.MANAGE_CONSENT,
             Action.MANAGE_INCIDENT,
+            Action.MANAGE_SYNC,
             Action.RELEASE,
             Action.READ_PRIVACY,
             Action.READ_AUDIT,

@@ -22,6 +22,7 @@ from bedside_edge.ports.evidence import BOX, Event
 from bedside_edge.ports.incidents import Check
 from bedside_edge.ports.key_protection import Protection
 from bedside_edge.ports.review import ReviewRecord
+from bedside_edge.ports.sync import Materials
 from bedside_edge.services.access import AccessService
 from bedside_edge.services.budget import BudgetService
 from bedside_edge.services.consent import ConsentService
@@ -36,6 +37,7 @@ from bedside_edge.services.release import Origin, ReleaseService
 from bedside_edge.services.retention import RetentionService
 from bedside_edge.services.rights import RightsService, Sources, parse_terms
 from bedside_edge.services.slots import SlotRule, Slots
+from bedside_edge.services.sync import SyncService
 from bedside_edge.services.witness import WitnessService, witness_name
 from bedside_edge.store.evidence_open import LogSettings, check_at_start, next_name
 from bedside_edge.store.objects import DiskLimits
@@ -44,6 +46,7 @@ from bedside_edge.store.state import DATABASE, State, open_state
 from bedside_edge.store.witnessed import go_on
 from bedside_edge.system.accounting_lazy import LazyAccounting
 from bedside_edge.system.clock import SystemClock
+from bedside_edge.system.hub_nng import dial_hub
 from bedside_edge.system.key_files import require_protection, sealer_for
 from bedside_edge.system.key_migration import prepare
 from bedside_edge.system.keys import open_box_keys
@@ -53,7 +56,10 @@ from bedside_edge.system.passwords_argon2 import Argon2Passwords
 from bedside_edge.system.policy_keys import FOLDER as POLICY_KEYS
 from bedside_edge.system.policy_keys import trusted_keys
 from bedside_edge.system.random_os import OsRandom
+from bedside_edge.system.sync_keys import MemberKeys
 from bedside_edge.system.witness_keys import open_witness_keys
+from bedside_sync.system.random_os import random_long_words
+from bedside_sync.task_code import task_code
 
 PRIVACY_COUNTER = "privacy.counter"
 
@@ -103,7 +109,7 @@ def open_folder(config: Config, folder: Path, clock: Clock, random: RandomBytes)
 def _prepare_keys(config: Config, folder: Path, random: RandomBytes) -> None:
     """Let the keys of a new box be sealed from the first; refuse one that is kept otherwise."""
     wanted, keys = config.keys.protection, folder / "keys"
-    if wanted and wanted != Protection.FILE and not keys.exists():
+    if wanted in ("passphrase", "tpm") and not keys.exists():
         sealer = sealer_for(Protection(wanted))
         prepare(keys, sealer, config.keys.recovery_recipient, random)
     require_protection(keys, wanted)
@@ -378,6 +384,31 @@ def offline_access(config: Config, folder: Path, *, create: bool = True) -> Iter
         yield access_service(config, state, clock, random)
     finally:
         state.close()
+
+
+def sync_service(
+    config: Config,
+    state: State,
+    gate: Gate,
+    materials: Materials,
+    clock: Clock,
+    random: RandomBytes,
+) -> SyncService:
+    """Return the box's part in its consortium, over an open folder."""
+    return SyncService(
+        state.sync,
+        materials,
+        gate,
+        clock,
+        keys=MemberKeys(random),
+        wrapping=state.keys,
+        random=random,
+        words=random_long_words,
+        dial=dial_hub,
+        settings=config.sync,
+        code=task_code(),
+        checkpoint=state.evidence.checkpoint if state.device else lambda: None,
+    )
 
 
 def privacy_services(

@@ -54,6 +54,7 @@ from bedside_edge.api.routes_qido import qido_router
 from bedside_edge.api.routes_reviews import reviews_router
 from bedside_edge.api.routes_rights import consents_router, requests_router
 from bedside_edge.api.routes_rules import rules_router
+from bedside_edge.api.routes_sync import sync_router
 from bedside_edge.api.routes_updates import updates_router
 from bedside_edge.api.routes_ups import ups_router
 from bedside_edge.api.routes_v2 import v2_router
@@ -244,6 +245,7 @@ def _framework(
         consents_router(services, storage),
         requests_router(services, storage, waiting),
         learning_router(services, storage, waiting),
+        sync_router(services, storage, waiting),
         overlap_router(services, storage, waiting),
         hardware_router(services, storage),
     ):

@@ -20,7 +20,7 @@ LastEventId = Annotated[
 _EVENT: dict[str, Any] = {
     "type": "object",
     "properties": {
-        "event": {"enum": ["hello", "reload", "job", "result", "review", "delivery"]},
+        "event": {"enum": ["hello", "reload", "job", "result", "review", "delivery", "night"]},
         "data": {"type": "string"},
         "id": {"type": "string"},
         "retry": {"type": "integer"},
@@ -34,9 +34,9 @@ _STREAM: dict[int | str, dict[str, Any]] = {
     }
 }
 _WORDS = (
-    "`hello` first (its id is where the stream starts), then `job`, `result`, `review` and "
-    "`delivery` with ids and states, a comment every 15 s. `reload`: something may have been "
-    "missed, load the page again."
+    "`hello` first (its id is where the stream starts), then `job`, `result`, `review`, "
+    "`delivery` and `night` with ids and states, a comment every 15 s. `reload`: something may "
+    "have been missed, load the page again."
 )
 
 

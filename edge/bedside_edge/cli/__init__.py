@@ -34,6 +34,7 @@ from bedside_edge.cli import overlap as overlap_cli
 from bedside_edge.cli import policy as policy_cli
 from bedside_edge.cli import privacy as privacy_cli
 from bedside_edge.cli import rights as rights_cli
+from bedside_edge.cli import sync as sync_cli
 from bedside_edge.cli import update as update_cli
 from bedside_edge.cli.token_file import token_options
 from bedside_edge.config import Config, load_config
@@ -540,6 +541,7 @@ cli.add_command(incident_cli.seal)
 cli.add_command(incident_cli.unseal)
 cli.add_command(incident_cli.incident)
 cli.add_command(data_cli.data)
+cli.add_command(sync_cli.sync)
 cli.add_command(overlap_cli.overlap)
 cli.add_command(deidentify_cli.deidentify)
 cli.add_command(rights_cli.consent)

@@ -176,7 +176,7 @@ def continue_log(
 
         clock, random = SystemClock(), OsRandom()
         access = access_service(config, opened, clock, random)
-        people = _people(access, login, other)
+        people = deciders(access, login, other)
         name = go_on(opened, clock, random, people, reason)
     if as_json:
         click.echo(json.dumps({"origin": name}))
@@ -184,7 +184,7 @@ def continue_log(
     click.echo(f"the log goes on as {name}; hand its keys (`evidence keys`) to its witnesses")
 
 
-def _people(access: "AccessService", login: str, other: str) -> list[str]:
+def deciders(access: "AccessService", login: str, other: str) -> list[str]:
     """Return who decides: one administrator, or two persons who manage incidents."""
     from bedside_core.access import Role
 

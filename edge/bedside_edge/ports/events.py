@@ -10,7 +10,7 @@ class Change:
 
     Attributes:
         seq: place in the order; never given twice.
-        kind: `job`, `result`, `review` or `delivery`.
+        kind: `job`, `result`, `review`, `delivery` or `night`.
         id: of the job; of the result for the other kinds.
         state: the job's or delivery's state, `stored`, or what the reader did.
         reason: code of a refusal or failure, or empty.

@@ -60,6 +60,7 @@ class Member:
         identity: Ed25519 seed, 32 bytes.
         transport: EC P-256 private key (PEM) of the certificate in the welcome.
         pending: transport key of a request that is not answered yet; empty for none.
+        request: the request file that waits for an answer; empty for none.
         welcome: canonical JSON of a `bedside_sync.joining.Welcome`; empty until approved.
     """
 
@@ -69,6 +70,7 @@ class Member:
     identity: bytes = field(repr=False)
     transport: bytes = field(repr=False)
     pending: bytes = field(default=b"", repr=False)
+    request: bytes = b""
     welcome: bytes = b""
 
 
@@ -161,6 +163,10 @@ class SyncStore(Diary, Protocol):
 
     def keep_member(self, member: Member, actor: str, what: str) -> None:
         """Keep the membership; `what` says in the evidence what changed."""
+        ...
+
+    def note(self, actor: str, what: str, round_name: str) -> None:
+        """Leave evidence that somebody decided something about a round."""
         ...
 
     def set_back(self) -> bool:

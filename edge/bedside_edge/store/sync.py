@@ -26,6 +26,7 @@ from bedside_edge.ports.evidence import Event
 from bedside_edge.ports.sync import Agreement, Caps, Charged, Member, NightEvent, Price
 from bedside_edge.store.box_state import incident_state
 from bedside_edge.store.database import Database
+from bedside_edge.store.learning import free_batch
 from bedside_edge.store.sync_journal import (
     ACTOR,
     JournalParts,
@@ -76,13 +77,13 @@ class SqliteSync:
     def member(self) -> Member | None:
         """Return the membership; None before keys were made."""
         query = (
-            "SELECT box, organisation, helper, identity, transport, pending, welcome"
+            "SELECT box, organisation, helper, identity, transport, pending, request, welcome"
             " FROM sync_member"
         )
         row = self._database.read(lambda c: c.execute(query).fetchone())
         if row is None:
             return None
-        box, organisation, helper, identity, transport, pending, welcome = row
+        box, organisation, helper, identity, transport, pending, request, welcome = row
         return Member(
             box=box,
             organisation=organisation,
@@ -90,6 +91,7 @@ class SqliteSync:
             identity=self._keys.unwrap(identity, b"sync identity"),
             transport=self._keys.unwrap(transport, b"sync transport"),
             pending=self._keys.unwrap(pending, b"sync pending") if pending else b"",
+            request=request or b"",
             welcome=welcome or b"",
         )
 
@@ -101,15 +103,21 @@ class SqliteSync:
             wrap(member.identity, b"sync identity"),
             wrap(member.transport, b"sync transport"),
             wrap(member.pending, b"sync pending") if member.pending else None,
+            member.request or None,
             member.welcome or None,
         )
         refs = {"what": what, "box": member.box, "organisation": member.organisation}
 
         def write(c: sqlite3.Connection) -> None:
-            c.execute("INSERT OR REPLACE INTO sync_member VALUES (1, ?, ?, ?, ?, ?, ?, ?)", values)
+            c.execute("INSERT OR REPLACE INTO sync_member VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", values)
             self._record(c, actor, refs)
 
         self._database.write(write)
+
+    def note(self, actor: str, what: str, round_name: str) -> None:
+        """Leave evidence that somebody decided something about a round."""
+        refs: dict[str, int | str] = {"what": what, "round": round_name}
+        self._database.write(lambda c: self._record(c, actor, refs))
 
     # --- roster and records (Diary) ------------------------------------------------------------
 
@@ -152,6 +160,7 @@ class SqliteSync:
             if void:
                 query = "UPDATE sync_rounds SET void = 1 WHERE round = ? AND void = 0"
                 voided = c.execute(query, (name,)).rowcount
+                free_batch(c, name)
             refs = {"what": f"record-{state.value}", "round": name, "record": after.hex()}
             self._record(c, ACTOR, refs | ({"charges": "void"} if voided else {}))
             return count_up(c)

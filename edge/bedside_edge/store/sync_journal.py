@@ -25,13 +25,14 @@ from bedside_core.errors import (
     StoreUnavailableError,
     WrongStateError,
 )
-from bedside_core.evidence.entry import Kind
+from bedside_core.evidence.entry import Kind, as_actor
 from bedside_edge.ports import Clock, RandomBytes
 from bedside_edge.ports.evidence import Event, Record
 from bedside_edge.ports.slots import KeySlots
 from bedside_edge.store.counter_file import Counter
 from bedside_edge.store.database import Database
 from bedside_edge.store.objects import sync_folder
+from bedside_sync.box import VETO
 from bedside_sync.helper import ROUND_KEY
 
 ACTOR: Final = "service:sync"
@@ -98,7 +99,9 @@ class SqliteJournal:
         def write(c: sqlite3.Connection) -> int:
             c.execute("INSERT INTO sync_facts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", values)
             refs = {"what": f"{self._role}-{fact}", "round": round_name, "fact": digest.hex()}
-            self._p.record(c, Event(kind=Kind.SYNC_ROUND, actor=ACTOR, refs=refs))
+            actor, code = _veto(data) if fact == VETO else (ACTOR, "")
+            refs |= {"code": code} if code else {}
+            self._p.record(c, Event(kind=Kind.SYNC_ROUND, actor=actor, refs=refs))
             return count_up(c)
 
         self._p.counter.saw(self._p.database.write(write))
@@ -162,6 +165,12 @@ class SqliteJournal:
 
     def _context(self, round_name: str, fact: str) -> bytes:
         return f"sync {self._role} {round_name} {fact}".encode()
+
+
+def _veto(data: bytes) -> tuple[str, str]:
+    """Return who refused, and the code of a refusal by rule; a person's words are committed to."""
+    who, colon, _ = data.decode("utf-8", "replace").partition(": ")
+    return (as_actor(who), "") if colon else (ACTOR, who)
 
 
 # --- files ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ CREATE TABLE sync_member (
   identity BLOB NOT NULL,               -- Ed25519 seed
   transport BLOB NOT NULL,              -- EC P-256 key of the certificate in `welcome`
   pending BLOB,                         -- the one of a renewal that was asked for
+  request BLOB,                         -- that waits for an answer; its fingerprint was read out
   welcome BLOB                          -- NULL until two administrators approved
 ) STRICT;
 
