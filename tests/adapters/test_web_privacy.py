@@ -23,6 +23,7 @@ def house(tmp_path_factory):
 def pages(house):
     house.service.release(house.ask("prevalence", "device-counts"), ASKER)
     house.service.release(house.ask("turnaround-quantiles"), ASKER)
+    house.service.release(house.ask("volume", strata=True), ASKER)
     with HttpBox(privacy=privacy_over(house)) as box:
         yield box.client
 
@@ -50,6 +51,8 @@ def test_a_release_is_shown_with_intervals_price_and_what_is_not_protected(pages
         assert "<svg" in page
         assert f"/api/v1/privacy/releases/{held.fingerprint}/file" in page
         assert "style=" not in page
+        words = {"en": "By grade of data", "zh": "按数据分级"}[language]
+        assert (words in page) is bool(held.request.strata)
     assert pages.get(f"/privacy/releases/{'0' * 64}").status_code == 404
     assert pages.get("/privacy/releases/short").status_code >= 400
 
