@@ -11,6 +11,7 @@ from bedside_core.evidence.entry import Kind
 from bedside_core.findings import Decision
 from bedside_core.statistics.split import split_of
 from bedside_core.uses import Purpose
+from bedside_edge.store.learning import free_batch
 from bedside_sync.tasks import kinds
 from bedside_sync.tasks.head import solve_head
 from bedside_sync.tasks.train import folded, make_settings
@@ -232,10 +233,10 @@ def test_without_consent_nobody_is_trained_on_and_with_it_each_patient_once(box)
     # another model is another batch; a round the box is not part of frees its own
     offered, _ = run(box, "train", TRAIN, patients=[], model="cd" * 32)
     assert list(offered) == expected
-    box.learning.training.excluded("round-1")
+    box.state.database.write(lambda c: free_batch(c, "round-1"))
     offered, _ = run(box, "train", TRAIN, patients=[], round_name="round-3")
     assert list(offered) == list(first)
-    box.learning.training.excluded("round-2")
+    box.state.database.write(lambda c: free_batch(c, "round-2"))
     _, total = run(box, "train", TRAIN, round_name="round-4")
     weights, offset = folded(TRAIN, solve_head(task, [total], 0.0))
     for number in (1, 2):

@@ -1,8 +1,8 @@
 """Train on the box's own signed cases: features of the frozen model, labels of its readers.
 
 A patient enters one batch of a model and pays once: the batch is written down, durable, before a
-feature is read, and a patient of another round's batch is not offered again. When the box learns
-that its report is not in a round's sum, the batch is free again.
+feature is read, and a patient of another round's batch is not offered again. Where the charges of
+a round become void, because its sum does not hold this box's report, its batch is free again.
 """
 
 from collections.abc import Sequence
@@ -70,10 +70,6 @@ class TrainMaterial(Cases[TrainSettings]):
         if isinstance(settings, StepSettings):
             return step_vector(settings, x, labels, self._words)[0]
         return head_vector(settings.task, x, labels, self._words)[0]
-
-    def excluded(self, round_name: str) -> None:
-        """Free the batch of a round whose sum does not hold this box's report."""
-        self.store.leave_batch(round_name)
 
     @property
     def _disjoint(self) -> bool:

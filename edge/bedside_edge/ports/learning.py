@@ -99,10 +99,6 @@ class CaseStore(Protocol):
         """
         ...
 
-    def leave_batch(self, round_name: str) -> None:
-        """Free the patients of a round that the box is not part of."""
-        ...
-
     def take_over(self, result: JointResult) -> None:
         """Keep a published result, with its evidence; the same one again changes nothing."""
         ...

@@ -150,14 +150,13 @@ class LearningService:
         self.close = close  # what was opened for rounds
         self.store, self._subjects, self._gate, self._reads = store, subjects, gate, reads
         self._clock, self._lend_served = clock, lend_served
-        self.training = TrainMaterial("train", store, self._permit, reads, random)
         self.materials: dict[str, Material] = {
             "collect": CollectMaterial(store, self._permit, self.rules),
             "fuse": FuseMaterial(store, self._permit, self.rules),
             CLEAN: CleanMaterial(store, self._permit),
             ANNOTATE: AnnotateMaterial(store, self._permit),
             "validate": ValidateMaterial(store, self._permit, reads),
-            "train": self.training,
+            "train": TrainMaterial("train", store, self._permit, reads, random),
             "train-sgd": TrainMaterial("train-sgd", store, self._permit, reads, random),
         }
 

@@ -213,12 +213,6 @@ class SqliteLearning:
         inside = self._database.write(write)
         return [patient for patient in patients if patient in inside]
 
-    def leave_batch(self, round_name: str) -> None:
-        """Free the patients of a round that the box is not part of."""
-        self._database.write(
-            lambda c: c.execute("DELETE FROM training_batches WHERE round = ?", (round_name,))
-        )
-
     # --- joint results -------------------------------------------------------------------------
 
     def take_over(self, result: JointResult) -> None:
@@ -251,6 +245,15 @@ class SqliteLearning:
             JointResult(kind=row[0], digest=row[1], actor=row[2], at=row[3], body=bytes(row[4]))
             for row in rows
         ]
+
+
+def free_batch(c: sqlite3.Connection, round_name: str) -> None:
+    """Free the patients of a round whose sum does not hold this box's report.
+
+    Called where the round's charges become void, in that transaction: who did not pay may come
+    again, and who paid may not.
+    """
+    c.execute("DELETE FROM training_batches WHERE round = ?", (round_name,))
 
 
 def _opened(box: Box, blob: bytes | None, context: str) -> Json | None:
