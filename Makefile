@@ -19,7 +19,7 @@ PEER_PROGRAMS := storescu storescp echoscu dciodvfy Orthanc strace chromium swtp
 PYTEST_WORKERS ?= 2
 PYTEST_ARGS ?=
 
-.PHONY: help install demo test lint bench fmt types imports slow wheel lock docs cover peers train-env oracles-env clean
+.PHONY: help install demo test lint bench bench-flwr fmt types imports slow wheel lock docs cover peers train-env oracles-env clean
 
 help: ## say what each target does
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,6 +64,10 @@ demo: $(STAMP) ## send real studies to a throw-away box and print the results
 
 bench: $(STAMP) ## measure against raw engines, DCMTK and Orthanc, as ratios in one run
 	@PYTHONPATH=tests $(BIN)/python -m bench.run
+
+bench-flwr: $(STAMP) ## compare the secure sum with flwr's SecAgg+, which gets an environment of its own
+	@test -x .venv-flwr/bin/flwr || { $(PYTHON) -m venv .venv-flwr && .venv-flwr/bin/python -m pip install -qq --disable-pip-version-check flwr==1.41.0 numpy; }
+	@PYTHONPATH=tests $(BIN)/python -m bench.flwr_side .venv-flwr/bin/python
 
 # ---- check --------------------------------------------------------------------------------------
 
