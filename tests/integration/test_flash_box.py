@@ -1,6 +1,8 @@
 """A real candidate, tried in a process of its own on this machine, over a real state folder."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from bedside_core.slots import SlotState
 from bedside_edge.config import Config
 from bedside_edge.flashing import chunk_store, flashing_service
-from bedside_edge.services.flashing import BAD, GOOD
+from bedside_edge.services.flashing import BAD, GOOD, RESTART
 from bedside_edge.state_folder import open_folder
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.random_os import OsRandom
@@ -107,3 +109,29 @@ def test_a_profile_that_reads_back_otherwise_is_bad_and_a_sound_one_good(bench):
     assert bench.flashing.install(other).code == "invalid-profile"
     pair = bench.state.flashing.pair("profile")
     assert (pair.active, pair.floor) == ("a", 1)
+
+
+@pytest.mark.slow
+def test_software_tries_itself_on_a_copy_of_the_database_before_it_confirms(bench):
+    place = bench.folder / "app"
+    place.mkdir()
+    (place / "note.txt").write_text("the software of this test is the one that runs it")
+    manifest = bench.manifest(place, kind="app", name="bedside")
+    assert bench.flashing.install(manifest).state == RESTART
+    bench.state.close()
+    words = ["update", "confirm", "app", "--started", "--json", "--state", str(bench.state.path)]
+    done = subprocess.run(
+        [sys.executable, "-m", "bedside_edge", *words],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    outcome = json.loads(done.stdout)
+    assert outcome["state"] == "good"
+    assert outcome["record"]["golden_cases"] == 6
+    assert outcome["record"]["entries"] >= 2
+    bench.state = open_folder(bench.config, bench.state.path, SystemClock(), OsRandom())
+    assert bench.state.flashing.pair("app").active == "a"
+    assert not (bench.state.path / "slots" / "trial").exists()
