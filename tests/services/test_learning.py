@@ -11,10 +11,14 @@ from bedside_core.evidence.entry import Kind
 from bedside_core.findings import Decision
 from bedside_core.statistics.split import split_of
 from bedside_core.uses import Purpose
-from bedside_edge.store.learning import free_batch
+from bedside_edge.learning.judging import worse
+from bedside_edge.learning.personal import Cohort, personal
+from bedside_edge.learning.roc import auc
+from bedside_sync.secagg.machines import Box
 from bedside_sync.tasks import kinds
 from bedside_sync.tasks.head import solve_head
 from bedside_sync.tasks.train import folded, make_settings
+from support import synthetic
 from support.learning_house import FINDING, PACKAGE, LearningBox, manifest_for
 from support.synthetic import uid
 
@@ -233,10 +237,10 @@ def test_without_consent_nobody_is_trained_on_and_with_it_each_patient_once(box)
     # another model is another batch; a round the box is not part of frees its own
     offered, _ = run(box, "train", TRAIN, patients=[], model="cd" * 32)
     assert list(offered) == expected
-    box.state.database.write(lambda c: free_batch(c, "round-1"))
+    box.state.sync.file_record(0, "round-1", bytes(32), Box.EXCLUDED)
     offered, _ = run(box, "train", TRAIN, patients=[], round_name="round-3")
     assert list(offered) == list(first)
-    box.state.database.write(lambda c: free_batch(c, "round-2"))
+    box.state.sync.file_record(1, "round-2", bytes(32), Box.EXCLUDED)
     _, total = run(box, "train", TRAIN, round_name="round-4")
     weights, offset = folded(TRAIN, solve_head(task, [total], 0.0))
     for number in (1, 2):
@@ -244,6 +248,52 @@ def test_without_consent_nobody_is_trained_on_and_with_it_each_patient_once(box)
         assert len(features) == 1  # kept when the study was read
         score = next(iter(features.values())).astype(float) @ weights + offset
         assert (score[0] > 0.5) == (number % 2 == 1)
+
+
+def test_a_site_vetoes_a_model_that_reads_its_own_cases_worse():
+    settings = VALIDATE.model_copy(update={"veto_least_cases": 20, "veto_drop_permille": 100})
+    good = [(0.9 if n % 2 else 0.1, 0.8 if n % 2 else 0.2, bool(n % 2)) for n in range(40)]
+    bad = [(1 - new, old, label) for new, old, label in good]
+    assert not worse(good, settings)
+    assert worse(bad, settings)
+    assert not worse(bad[:19], settings)
+    assert not worse(bad, settings.model_copy(update={"veto_drop_permille": 1000}))
+    assert not worse([one for one in bad if one[2]], settings)  # one class alone says nothing
+
+
+def test_a_head_of_its_own_helps_where_the_joint_model_errs_and_not_where_it_does_not():
+    rng = synthetic.generator(8)
+
+    def cohort(count, *, errs):
+        x = rng.standard_normal((count, 8))
+        y = x[:, 0] + 0.3 * rng.standard_normal(count) > 0
+        seen = x[:, 1] if errs else x[:, 0]
+        return Cohort(x=x, p=1 / (1 + np.exp(-3 * seen)), y=y)
+
+    helped = personal(cohort(200, errs=True), cohort(100, errs=True))
+    assert helped.helps
+    assert helped.own > helped.joint + 0.2
+    same = personal(cohort(60, errs=False), cohort(100, errs=False))
+    assert same.joint > 0.9
+    assert abs(same.own - same.joint) < 0.05
+    assert personal(cohort(10, errs=True), cohort(100, errs=True)) is None
+    one = Cohort(x=np.zeros((25, 8)), p=np.full(25, 0.5), y=np.ones(25, bool))
+    assert personal(cohort(60, errs=True), one).joint is None
+
+
+def test_the_own_head_is_judged_on_this_box_s_consented_cases(box):
+    for number in range(1, 30):
+        box.agree(box.ids[number], Purpose.TRAINING)
+    assert box.learning.own_head() is None  # thirty studies are too few to judge on
+
+
+def test_the_area_under_the_curve_counts_every_pair():
+    rng = synthetic.generator(9)
+    scores = rng.integers(0, 6, 60).astype(float)
+    labels = rng.random(60) < 0.4
+    pairs = [(s > t) + (s == t) / 2 for s in scores[labels] for t in scores[~labels]]
+    assert auc(scores, labels) == pytest.approx(np.mean(pairs))
+    assert auc(scores, np.zeros(60, bool)) is None
 
 
 def test_a_withdrawal_or_an_erasure_takes_a_patient_out_of_every_task(tmp_path):
