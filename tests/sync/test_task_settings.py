@@ -6,10 +6,12 @@ import os
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bedside_core.errors import BedsideError, InvalidInputError
+from bedside_sync.hub.cli import cli as hub
 from bedside_sync.secagg.gauss import draw_noise
 from bedside_sync.tasks import fields, kinds
 from bedside_sync.tasks.agreement import readers
@@ -369,3 +371,20 @@ def test_collections_have_a_most_number_of_cells():
     with pytest.raises(InvalidInputError):
         CollectSettings.model_validate({"tables": [{"name": "t", "axes": axes}]})
     assert CleanSettings.model_validate(CLEAN).layout.segments[0] == ("image.kvp", 41)
+
+
+def test_settings_are_written_in_toml_and_named_in_one_spelling(tmp_path):
+    source, out = tmp_path / "census.toml", tmp_path / "census.json"
+    source.write_text(
+        'most = 2\n[[tables]]\nname = "kind"\n'
+        '[[tables.axes]]\nfield = "image.modality"\nkeys = ["CR", "DX"]\n'
+    )
+    words_ = ["settings", "collect", str(source), "--out", str(out), "--json"]
+    done = CliRunner().invoke(hub, words_)
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output) == kinds.plan_lines(
+        kinds.read_settings("collect", out.read_bytes())
+    )
+    source.write_text('[[tables]]\nname = "kind"\naxes = []\n')
+    done = CliRunner().invoke(hub, words_)
+    assert "tables.0.axes" in str(done.exception)

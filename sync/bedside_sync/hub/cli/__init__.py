@@ -20,6 +20,7 @@ from bedside_sync.hub.cli import keys as keys_cli
 from bedside_sync.hub.cli import publish as publish_cli
 from bedside_sync.hub.cli import roster as roster_cli
 from bedside_sync.hub.cli import rounds as rounds_cli
+from bedside_sync.hub.cli import settings as settings_cli
 from bedside_sync.hub.cli.common import (
     EXISTING,
     folder_option,
@@ -221,6 +222,7 @@ def simulate(
 cli.add_command(admin_cli.admin)
 cli.add_command(roster_cli.roster)
 cli.add_command(rounds_cli.rounds)
+cli.add_command(settings_cli.settings)
 cli.add_command(keys_cli.keys)
 cli.add_command(publish_cli.publish)
 cli.add_command(heads_cli.head)
