@@ -9,8 +9,8 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from email.message import Message
 from importlib import metadata
+from importlib.metadata import PackageMetadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -77,7 +77,7 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def runtime(root: str, read: Callable[[str], Message]) -> dict[str, set[str]]:
+def runtime(root: str, read: Callable[[str], PackageMetadata]) -> dict[str, set[str]]:
     """Return what an install of `root` needs on this machine: name -> names it needs itself.
 
     Args:
@@ -93,7 +93,7 @@ def runtime(root: str, read: Callable[[str], Message]) -> dict[str, set[str]]:
             continue
         seen.add((name, extras))
         needs = found.setdefault(name, set())
-        for line in read(name).get_all("Requires-Dist", []):
+        for line in read(name).get_all("Requires-Dist") or []:
             needed = Requirement(line)
             if needed.marker is None or any(
                 needed.marker.evaluate({"extra": extra}) for extra in extras or {""}
@@ -104,7 +104,7 @@ def runtime(root: str, read: Callable[[str], Message]) -> dict[str, set[str]]:
 
 
 def app_bom(
-    lock: str, root: str = "bedside", read: Callable[[str], Message] = metadata.metadata
+    lock: str, root: str = "bedside", read: Callable[[str], PackageMetadata] = metadata.metadata
 ) -> bytes:
     """Return the bill of the application: what is locked, with digests, licences and who needs it.
 
@@ -262,17 +262,17 @@ def _is_model(folder: Path) -> bool:
         return False
 
 
-def _licences(found: Message) -> list[LicenseExpression | DisjunctiveLicense]:
+def _licences(found: PackageMetadata) -> list[LicenseExpression | DisjunctiveLicense]:
     """Return what a distribution says of its licence: an expression, else classifiers, else a line.
 
     The old free field sometimes holds whole texts; one line is read as a name.
     """
-    if expression := found.get("License-Expression"):
-        return [LicenseExpression(expression)]
+    if "License-Expression" in found:
+        return [LicenseExpression(found["License-Expression"])]
     start = "License :: "
-    classifiers = [c for c in found.get_all("Classifier", []) if c.startswith(start)]
+    classifiers = [c for c in found.get_all("Classifier") or [] if c.startswith(start)]
     names = {c.rpartition(" :: ")[2] for c in classifiers} - {"OSI Approved"}
-    line = (found.get("License") or "").strip()
+    line = str(found.get("License", "")).strip()
     if not names and line and "\n" not in line:
         names = {line}
     return [DisjunctiveLicense(name=name) for name in sorted(names)]
