@@ -272,7 +272,7 @@ def _licences(found: PackageMetadata) -> list[LicenseExpression | DisjunctiveLic
     start = "License :: "
     classifiers = [c for c in found.get_all("Classifier") or [] if c.startswith(start)]
     names = {c.rpartition(" :: ")[2] for c in classifiers} - {"OSI Approved"}
-    line = str(found.get("License", "")).strip()
+    line = (found.get_all("License") or [""])[0].strip()
     if not names and line and "\n" not in line:
         names = {line}
     return [DisjunctiveLicense(name=name) for name in sorted(names)]
