@@ -59,7 +59,7 @@ class TrainedHead:
 
     Attributes:
         model: hexadecimal digest of the package whose features these are.
-        finding: name of what it tells.
+        finding: code of what it tells, as in the package.
         weights: one for each feature.
         offset: added to every score.
         calibration: from score to probability.

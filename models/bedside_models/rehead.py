@@ -134,7 +134,7 @@ def rehead(base: Path, head: TrainedHead, target: Path, figures: Figures | None 
     """
     manifest = read_package(base)
     require_version(target, manifest)
-    if (head.model, head.finding) != (package_digest(base), manifest.finding.name):
+    if (head.model, head.finding) != (package_digest(base), manifest.finding.code):
         raise ExportRefusedError("the head was learned on another package's features, or finding")
     if manifest.io.features.shape[-1] != len(head.weights):
         raise ExportRefusedError("the head has another number of features than the package")

@@ -48,7 +48,7 @@ def head(shipped, images):
     weights = np.sin(np.arange(features.shape[1])) * 0.1
     return TrainedHead(
         model=package_digest(shipped),
-        finding="opacity",
+        finding="233604007",
         weights=tuple(weights.tolist()),
         offset=0.125,
         calibration=Calibration(scale=4.0, offset=-1.0),

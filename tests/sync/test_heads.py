@@ -18,7 +18,7 @@ from bedside_sync.tasks.judging import ValidateSettings
 from bedside_sync.tasks.train import project
 from support import synthetic
 from support.consortium import Consortium
-from support.nights import MADE, finished, words
+from support.finished_rounds import MADE, finished, words
 
 PACKAGE = Path(__file__).parents[2] / "models" / "packages" / "cxr-opacity" / "1.0.0"
 
@@ -72,7 +72,7 @@ def test_the_projection_is_the_package_s_own_and_most_images_fit(plan):
     matrix, _ = settings.projection
     gram = matrix @ matrix.T
     assert np.abs(gram - np.diag(np.diagonal(gram))).max() < 0.01 * np.diagonal(gram).max()
-    assert settings.findings == ["opacity"]
+    assert settings.findings == ["233604007"]
 
 
 def test_a_night_s_sum_becomes_a_calibrated_head_with_its_history(among, plan, direction):
@@ -115,7 +115,7 @@ def test_noise_that_drowns_the_counts_leaves_no_head(among, plan, direction):
 # --- validation and promotion --------------------------------------------------------------------
 
 VALIDATE = ValidateSettings(
-    finding="opacity",
+    finding="233604007",
     group="patient.sex",
     keys=["F", "M"],
     parts=["test"],

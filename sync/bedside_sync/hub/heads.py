@@ -69,7 +69,7 @@ def settings_for(folder: Path, reduced: int) -> tuple[ReadPackage, TrainSettings
     spread, directions = np.linalg.eigh(np.linalg.inv(square @ square.T))
     kept = directions[:, ::-1][:, :reduced]
     size = _WITHIN * float(np.sqrt(spread[::-1][:reduced].sum()))
-    finding = package.manifest.finding.name
+    finding = package.manifest.finding.code
     return package, make_settings(mean, (kept / size).T, (finding,))
 
 

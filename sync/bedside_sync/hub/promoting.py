@@ -39,7 +39,7 @@ def promotion_of(
     reading = validation.reading()
     if reading is None or reading["task"] != "validate":
         raise RoundRefusedError("the round is no joint validation")
-    if reading["finding"] != package.manifest.finding.name:
+    if reading["finding"] != package.manifest.finding.code:
         raise RoundRefusedError("the round validated another finding than the package's")
     if abs(reading["threshold"] - package.manifest.decision.threshold) > _GRID:
         raise RoundRefusedError("the round validated another threshold than the package's")
