@@ -3,6 +3,7 @@
 import json
 import os
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -412,3 +413,10 @@ def test_a_package_folder_carries_its_bundle(content, tmp_path):
         check_package_content(again)
     with pytest.raises(InvalidTargetError, match="vendor"):
         build_package(content, tmp_path / "wrong", facts | {"vendor": "acme"})
+
+
+def test_a_bundle_written_by_the_reference_tool_is_accepted():
+    folder = Path(__file__).parent / "vectors" / "model-signing-1.1.1"
+    files = {one.path: one.sha256 for one in package_files(folder / "chest")}
+    public = (folder / "public.pem").read_text()
+    assert check_bundle((folder / "theirs.sig").read_bytes(), files, public) == "chest"
