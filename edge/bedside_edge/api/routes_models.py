@@ -18,6 +18,7 @@ from bedside_edge.api.guard import actor_of, needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
 from bedside_edge.api.services import Services
+from bedside_edge.services.promotion import promoted
 
 Version = Annotated[str, Field(pattern=r"^[0-9]{1,6}\.[0-9]{1,6}\.[0-9]{1,6}$")]
 IfMatch = Annotated[
@@ -36,6 +37,10 @@ class ActiveBody(_Body):
     """PUT /api/v1/models/{name}/active."""
 
     version: Version
+    promotion: Annotated[
+        str,
+        Field(max_length=1 << 20, description="signed by the consortium; checked before"),
+    ] = ""
 
 
 class ShadowBody(_Body):
@@ -158,8 +163,16 @@ def models_router(services: Services, waiting: WorkPool) -> APIRouter:
     async def activate(
         name: str, body: ActiveBody, request: Request, response: Response, if_match: IfMatch = ""
     ) -> DeploymentView:
-        change = services.rollout.activate
-        await waiting.run(change, name, body.version, _expected(if_match), _actor(request))
+        revision, actor = _expected(if_match), _actor(request)
+
+        def change() -> None:
+            because, data = "", body.promotion.encode()
+            if data:
+                found = promoted(data, name, body.version, services.models, services.sync)
+                because = f"promoted by {found.round}"
+            services.rollout.activate(name, body.version, revision, actor, because)
+
+        await waiting.run(change)
         return await answer(name, response)
 
     @router.put(

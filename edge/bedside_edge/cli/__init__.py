@@ -334,15 +334,26 @@ def models_list(url: str, token: str, as_json: bool) -> None:
 @models.command("activate")
 @click.argument("name")
 @click.argument("version")
+@click.option(
+    "--promotion",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="What the consortium signed for it; checked against the package and the pinned root",
+)
 @box_options
-def models_activate(name: str, version: str, url: str, token: str, as_json: bool) -> None:
+def models_activate(
+    name: str, version: str, promotion: Path | None, url: str, token: str, as_json: bool
+) -> None:
     """Read studies with VERSION of NAME from now on; the one before stays for `rollback`.
 
     \b
     Examples:
       bedside-edge models activate cxr-opacity 1.1.0
+      bedside-edge models activate cxr-opacity 1.1.0 --promotion cxr-opacity-1.1.0.promotion.json
     """
-    _change_model(name, "/active", {"version": version}, url, token, as_json)
+    body = {"version": version}
+    if promotion is not None:
+        body["promotion"] = promotion.read_text(encoding="utf-8")
+    _change_model(name, "/active", body, url, token, as_json)
 
 
 @models.command("rollback")

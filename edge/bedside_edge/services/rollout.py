@@ -115,7 +115,9 @@ class RolloutService:
 
     # --- changes -----------------------------------------------------------------------------
 
-    def activate(self, name: str, version: str, expected: int | None, actor: str) -> Deployment:
+    def activate(
+        self, name: str, version: str, expected: int | None, actor: str, because: str = ""
+    ) -> Deployment:
         """Read studies with another version of this box.
 
         Args:
@@ -123,6 +125,7 @@ class RolloutService:
             version: to read with.
             expected: revision the caller looked at; None to change whatever holds.
             actor: who signs it off.
+            because: what speaks for it; kept in the history.
 
         Raises:
             NotFoundError: the model, or that version of it, is not on this box.
@@ -130,7 +133,7 @@ class RolloutService:
             WrongStateError: it is active already, or too many packages are loaded.
             BedsideError: why the version may not serve; nothing changes.
         """
-        change = f"activate {version}"
+        change = f"activate {version}" + (f", {because}" if because else "")
         return self._change(name, expected, actor, change, lambda now: now.activate(version))
 
     def roll_back(self, name: str, expected: int | None, actor: str) -> Deployment:

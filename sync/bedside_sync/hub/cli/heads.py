@@ -121,8 +121,8 @@ def promote(
     """Write the promotion of PACKAGE that its joint validation ROUND speaks for.
 
     Exit 3 when a site vetoes, the figures are missing or too low, or a group is left behind or
-    reads worse than before. Two administrators sign what is written (`admin sign`); boxes serve
-    nothing else.
+    reads worse than before. Two administrators sign what is written (`admin sign`); a box checks
+    their signatures and the package before it serves it (`bedside-edge models activate`).
 
     \b
     Examples:
