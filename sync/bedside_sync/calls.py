@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol
 
 from bedside_core.errors import InvalidMessageError
+from bedside_sync.distribution.inventory import SignedInventory
 from bedside_sync.secagg import committee, tally
 from bedside_sync.secagg.bodies import decode
 from bedside_sync.secagg.manifest import Helper, Manifest, SignedManifest
@@ -127,6 +128,10 @@ class HubCalls:
     def withdraw(self, name: str, signed: tally.SignedWithdrawal) -> None:
         """Take a report back before the round closes."""
         self._ask("withdraw", signed.encode(), round=name)
+
+    def inventory(self, signed: SignedInventory) -> None:
+        """Say what this box runs."""
+        self._ask("inventory", signed.encode())
 
     # --- helpers -------------------------------------------------------------------------------
 

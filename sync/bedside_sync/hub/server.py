@@ -16,6 +16,7 @@ from bedside_core.errors import (
 )
 from bedside_sync.distribution.gateway import FILE, Gateway
 from bedside_sync.hub import upcoming
+from bedside_sync.hub.inventories import keep_inventory
 from bedside_sync.hub.service import REPORT, HubService
 from bedside_sync.secagg import committee, tally
 from bedside_sync.secagg.bodies import NAME, canonical, decode
@@ -60,6 +61,7 @@ class HubServer:
             "sum": self._sum,
             "settings": self._settings,
             "file": self._file,
+            "inventory": self._inventory,
         }
 
     def handle(self, peer: str, request: Message) -> Message:
@@ -165,6 +167,11 @@ class HubServer:
     def _withdraw(self, peer: str, request: Message) -> Message:
         signed = decode(tally.SignedWithdrawal, request.payload)
         self._service.withdraw(peer, request.text("round"), signed)
+        return Message(kind="taken")
+
+    def _inventory(self, peer: str, request: Message) -> Message:
+        member = self._service.roster.members[peer]
+        keep_inventory(self._service.store, peer, member.key, request.payload)
         return Message(kind="taken")
 
     # --- helpers -----------------------------------------------------------------------------

@@ -52,6 +52,7 @@ class Tag(StrEnum):
     TRANSCRIPT = "transcript"
     ROSTER = "roster"
     JOIN = "join"
+    INVENTORY = "inventory"
     PROMOTION = "promotion"
 
     @property

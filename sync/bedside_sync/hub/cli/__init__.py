@@ -18,6 +18,7 @@ from bedside_sync.hub.cli import admin as admin_cli
 from bedside_sync.hub.cli import heads as heads_cli
 from bedside_sync.hub.cli import keys as keys_cli
 from bedside_sync.hub.cli import publish as publish_cli
+from bedside_sync.hub.cli import rollout as rollout_cli
 from bedside_sync.hub.cli import roster as roster_cli
 from bedside_sync.hub.cli import rounds as rounds_cli
 from bedside_sync.hub.cli import settings as settings_cli
@@ -227,6 +228,7 @@ cli.add_command(keys_cli.keys)
 cli.add_command(publish_cli.publish)
 cli.add_command(heads_cli.head)
 cli.add_command(heads_cli.promote)
+cli.add_command(rollout_cli.rollout)
 
 
 def main() -> None:
