@@ -240,11 +240,14 @@ class Agent:
             self._outlook.waits = True  # its manifest comes once all keys are there
 
     def _forget(self) -> None:
-        """Delete mask sums whose audit time is over; the rounds' records say when that is."""
+        """Destroy keys of rounds that ended without them, and mask sums after the audit time."""
         for name in self._p.help_facts.rounds():
-            if self._p.helper.state(name) in (Helper.IDLE, Helper.SPENT):
+            state = self._p.helper.state(name)
+            if state in (Helper.IDLE, Helper.SPENT) or not self._p.facts.has(name, RECORD):
                 continue
-            if not self._p.facts.has(name, RECORD):
+            if state in (Helper.KEYED, Helper.COSIGNED):
+                with self._part(Step.FORGET, name, quiet=True):
+                    self._p.helper.retire(name)
                 continue
             record = decode(Transcript, self._p.facts.read(name, RECORD), MAX_TRANSCRIPT)
             manifest = record.body.manifest.manifest

@@ -135,6 +135,12 @@ class HelperRole:
         for fact in (ROUND_KEY, ANSWER, TABLE):
             self._journal.destroy(manifest.round, fact)
 
+    def retire(self, name: str) -> None:
+        """After a round's record was published without this helper's answer: destroy its key."""
+        step(HELPER, self.state(name), Helper.SPENT)
+        self._journal.keep(name, SPENT, b"over")
+        self._journal.destroy(name, ROUND_KEY)
+
     def lose_keys(self) -> int:
         """After a restore from a backup: destroy every round key; returns how many were held.
 

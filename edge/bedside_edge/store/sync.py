@@ -109,7 +109,9 @@ class SqliteSync:
         refs = {"what": what, "box": member.box, "organisation": member.organisation}
 
         def write(c: sqlite3.Connection) -> None:
-            c.execute("INSERT OR REPLACE INTO sync_member VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+            c.execute(
+                "INSERT OR REPLACE INTO sync_member VALUES (1, ?, ?, ?, ?, ?, ?, ?, ?)", values
+            )
             self._record(c, actor, refs)
 
         self._database.write(write)
@@ -246,7 +248,7 @@ class SqliteSync:
     def _patient(self, c: sqlite3.Connection, subject_id: str) -> str | None:
         """Return the keyed hash a patient is charged under; None of one who takes no part."""
         row = c.execute(_SUBJECT, (subject_id,)).fetchone()
-        if row is None or not row[1] or row[2] < self._fresh(c):
+        if row is None or not row[1] or row[2] <= self._fresh(c):
             return None
         return self._keys.lookup("privacy", row[0].encode())
 
