@@ -88,7 +88,7 @@ def test_every_part_is_needed(key):
         ("golden.path", "elsewhere.json"),
         ("variants", []),
         ("variants.0.engine", "tensorrt"),
-        ("variants.0.precision", "f16"),
+        ("variants.0.precision", "f64"),
         ("variants.0.path", "elsewhere.onnx"),
         ("variants.0.companions", ["elsewhere.bin"]),
         ("variants.0.tolerance.golden_logit", -1.0),

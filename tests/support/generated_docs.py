@@ -136,12 +136,27 @@ def settings_table(config: type[BaseModel] | None = None) -> str:
 
 
 def profile_tables() -> str:
-    """The keys of a hardware profile, and of each engine in it."""
+    """The keys of a hardware profile, and of each table in it that may be there several times."""
     profile = importlib.import_module("bedside_core.hardware.profile")
-    head = "Keys of each `[[engines]]`:"
-    return "\n\n".join(
-        [settings_table(profile.Profile), head, settings_table(profile.EngineChoice)]
-    )
+    parts = {
+        "[[match.pci]]": profile.PciMatch,
+        "[[engines]]": profile.EngineChoice,
+        "[[acceptance]]": profile.AcceptanceCase,
+        "[[windows]]": profile.Window,
+    }
+    found = [settings_table(profile.Profile)]
+    for name, part in parts.items():
+        found += [f"Keys of each `{name}`:", settings_table(part)]
+    return "\n\n".join([*found, "Properties that may be set:", properties_table(profile)])
+
+
+def properties_table(profile: Any) -> str:
+    """The allow-list of each engine and device."""
+    rows = [
+        f"| {kind} | {device} | {', '.join(f'`{key}`' for key in sorted(keys))} |"
+        for (kind, device), keys in profile.PROPERTIES.items()
+    ]
+    return "\n".join(["| engine | device | keys |", "| --- " * 3 + "|", *rows])
 
 
 # ---- commands -----------------------------------------------------------------------------------
