@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bedside_core.errors import InvalidInputError, InvalidPolicyError
-from bedside_core.ledger.entries import LedgerPolicy
+from bedside_core.ledger.entries import GRADES, LedgerPolicy
 from bedside_core.statistics.catalogue import CATALOGUE, Public, spec_of
 from bedside_core.statistics.spec import StatSpec, Weight
 
@@ -21,6 +21,7 @@ PAYLOAD_TYPE = "application/vnd.bedside.privacy-policy+toml"  # of the DSSE enve
 MAX_BYTES = 256 << 10
 
 _TOP = {"format", "dataset", "caps", "requesters", "purposes", "public"}
+_GRADES = "grades"  # optional: what an epoch may cost the patients of each grade of data
 _CAPS = {"epoch", "lifetime", "local"}
 _WORDS = ("devices", "age_bands", "findings")
 _NUMBERS = ("c", "minutes", "bins", "l2_cells")
@@ -65,12 +66,17 @@ def parse_privacy_policy(document: bytes) -> PrivacyPolicy:
         found = tomllib.loads(document.decode("utf-8"))
     except (ValueError, RecursionError) as cause:
         raise InvalidPolicyError("the privacy policy is not TOML in UTF-8") from cause
-    _require(set(found) == _TOP and found["format"] == FORMAT, "top level")
+    _require(set(found) - {_GRADES} == _TOP and found["format"] == FORMAT, "top level")
     _require(type(found["dataset"]) is str and found["dataset"] != "", "dataset")
     caps, public = found["caps"], found["public"]
     _require(_table(caps) and set(caps) == _CAPS and _counts(caps), "caps")
     _require(_table(found["requesters"]) and _counts(found["requesters"]), "requesters")
     _require(_table(found["purposes"]) and _counts(found["purposes"]), "purposes")
+    grades = found.get(_GRADES, {})
+    _require(_table(grades) and _counts(grades), "grades")
+    _require(
+        _GRADES not in found or (set(grades) == set(GRADES) and min(grades.values()) > 0), "grades"
+    )
     _require(_table(public) and set(public) == {*_WORDS, *_NUMBERS}, "public")
     try:
         policy = PrivacyPolicy(
@@ -81,6 +87,7 @@ def parse_privacy_policy(document: bytes) -> PrivacyPolicy:
                 lifetime_cap=caps["lifetime"],
                 requesters=found["requesters"],
                 purposes=found["purposes"],
+                grades={grade: grades[grade] for grade in GRADES} if grades else {},
             ),
             public=_public(public),
             local=caps["local"],

@@ -123,7 +123,9 @@ def verify_nights(
 
     Args:
         files: one release file for each night from the first to the one wanted, in any order.
-        origin, log_keys, witness_keys: as of `verify_release`; every file must pass it.
+        origin: the log that every file must be in.
+        log_keys: of that log; see `verify_release`, which every file must pass.
+        witness_keys: trusted cosigners.
 
     Raises:
         InvalidReleaseError: files of other releases, a night missing or twice, or what

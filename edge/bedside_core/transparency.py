@@ -15,7 +15,7 @@ from typing import Any
 from bedside_core.accounting import epsilon
 from bedside_core.errors import InvalidInputError, NotFoundError
 from bedside_core.ledger.entries import Scope, ScopeKind
-from bedside_core.ledger.state import Ledger, Status, epoch_scope
+from bedside_core.ledger.state import Ledger, Status, epoch_scope, grade_scopes
 from bedside_core.planner import DELTA
 from bedside_core.release_document import gaussian_view, price, rounded
 
@@ -69,7 +69,9 @@ def ledger_summary(
     newest = ledger.epochs.get(dataset)
     if newest is None or not 1 <= epoch <= newest.number:
         raise NotFoundError("no epoch of that number")
-    scopes = (epoch_scope(dataset, epoch), Scope(ScopeKind.LIFETIME, dataset))
+    scopes = [epoch_scope(dataset, epoch), Scope(ScopeKind.LIFETIME, dataset)]
+    if ledger.policy is not None and ledger.policy.grades:
+        scopes += grade_scopes(dataset, epoch)
     charges = [
         one
         for one in ledger.charges.values()

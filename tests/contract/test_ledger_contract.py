@@ -23,6 +23,7 @@ from bedside_core.ledger.entries import (
     PolicySet,
     Voided,
 )
+from bedside_core.ledger.state import grade_scopes
 from bedside_core.planner import Schedule
 from bedside_core.privacy_policy import parse_privacy_policy
 from bedside_core.release import ReleaseRequest, prepare
@@ -175,6 +176,23 @@ def test_a_cap_is_spent_to_the_unit_and_no_further(ledger):
     with pytest.raises(BudgetExhaustedError):
         ledger.reserve(ask(request("s4"), 1), request("s4"))
     assert spent(ledger) == {CAP}
+
+
+def test_grades_pay_from_budgets_of_their_own_over_restarts(house, ledger):
+    charge(ledger, request("before"), 7)
+    caps = {"1": CAP, "2": CAP, "3": CAP, "4": CAP, "5": 60}
+    ledger.append(PolicySet(at=T0, policy=policy(grades=caps), signers=1))
+    first, second = request("s1"), request("s2")
+    assert ledger.reserve(ask(first, 100, strata=(100, 90, 80, 70, 50)), first)
+    again = house.open()
+    scopes = grade_scopes("studies", 1)
+    assert [again.ledger().spent[one] for one in scopes] == [107, 97, 87, 77, 57]
+    assert again.verify() == 5
+    with pytest.raises(BudgetExhaustedError):  # three units are left to the strictest
+        again.reserve(ask(second, 4), second)
+    assert again.reserve(ask(second, 9, strata=(9, 9, 9, 9, 3)), second)
+    assert [again.ledger().budget(one).left for one in scopes][4] == 0
+    assert again.verify() == 6
 
 
 @pytest.mark.parametrize("who", [{"requester": "person:eve"}, {"purpose": "gossip"}])

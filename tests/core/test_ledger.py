@@ -1,6 +1,7 @@
 """The ledger never forgets, never refunds and never goes back, in any order of events."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -41,7 +42,7 @@ from bedside_core.ledger.entries import (
     Voided,
     Witnessed,
 )
-from bedside_core.ledger.state import Ledger, Status, apply, epoch_scope, fold
+from bedside_core.ledger.state import Ledger, Status, apply, epoch_scope, fold, grade_scopes
 from bedside_core.planner import plan
 from bedside_core.statistics.query import compile_query
 from support.statistics import VECTORS
@@ -86,7 +87,7 @@ def ledger():
 def test_a_release_is_charged_to_every_scope(ledger):
     after = charged(ledger, cost=300)
     assert {scope.kind: after.budget(scope).spent for scope in after.spent} == dict.fromkeys(
-        ScopeKind, 300
+        set(ScopeKind) - {ScopeKind.GRADE}, 300
     )
     assert after.budget(epoch_scope("chest", 1)).left == 700
     assert after.charges["f1"].status is Status.RESERVED
@@ -351,6 +352,95 @@ def test_a_tighter_policy_carries_the_spend_over(ledger):
     after = apply(after, PolicySet(at=HOUR, policy=tight, signers=1))
     budget = after.budget(epoch_scope("chest", 1))
     assert (budget.spent, budget.left) == (500, 0)
+
+
+# --- budgets of the grades -----------------------------------------------------------------------
+
+CAPS = {"1": 900, "2": 900, "3": 800, "4": 400, "5": 50}
+COSTS = (100, 100, 50, 25, 6)
+
+
+def grades_of(ledger, epoch=1):
+    return [ledger.spent.get(scope, 0) for scope in grade_scopes("chest", epoch)]
+
+
+@pytest.fixture
+def graded(ledger):
+    return apply(ledger, PolicySet(at=9, policy=policy(grades=CAPS), signers=1))
+
+
+def test_each_grade_pays_its_own_cost_out_of_its_own_budget(graded):
+    after = charged(graded, strata=COSTS)
+    assert grades_of(after) == list(COSTS)
+    assert after.budget(epoch_scope("chest", 1)).spent == 100  # the largest, not the sum
+    plain = charged(after, "f2", cost=10)  # one noise for all: every grade pays it
+    assert grades_of(plain) == [cost + 10 for cost in COSTS]
+    assert decode(encode(plain.charges["f1"].reserved)) == plain.charges["f1"].reserved
+
+
+def test_a_release_that_the_strictest_grade_cannot_pay_is_refused_and_charges_nobody(graded):
+    after = graded
+    for number in range(8):
+        after = charged(after, f"f{number}", strata=COSTS)  # 48 of 50
+    for cost, strata in ((10, ()), (100, COSTS)):
+        with pytest.raises(BudgetExhaustedError) as told:
+            charged(after, "more", cost=cost, strata=strata)
+        assert told.value.left == 2
+    assert charged(after, "less", cost=2).spent[epoch_scope("chest", 1)] == 802
+
+
+def test_without_budgets_of_grades_only_the_largest_cost_is_charged(ledger):
+    after = charged(ledger, strata=COSTS)
+    assert {scope.kind for scope in after.spent} == set(ScopeKind) - {ScopeKind.GRADE}
+    assert after.spent[epoch_scope("chest", 1)] == 100
+
+
+def test_what_was_spent_before_grades_had_budgets_counts_for_all_of_them(ledger):
+    before = charged(ledger, cost=40)
+    after = apply(before, PolicySet(at=HOUR, policy=policy(grades=CAPS), signers=1))
+    assert grades_of(after) == [40] * 5
+    again = apply(after, PolicySet(at=HOUR, policy=policy(grades=CAPS), signers=1))
+    assert grades_of(again) == [40] * 5
+    bare = apply(charged(again, "f2", strata=(5, 4, 3, 2, 1), cost=5, clock=HOUR),
+                 PolicySet(at=HOUR, policy=policy(), signers=2))  # fmt: skip
+    unseen = charged(bare, "f3", cost=5)  # spent while grades had no budgets
+    back = apply(unseen, PolicySet(at=HOUR, policy=policy(grades=CAPS), signers=1))
+    assert grades_of(back) == [50] * 5
+    closed = apply(back, EpochClosed(at=YEAR, dataset="chest", number=1))
+    opened = EpochOpened(at=YEAR, dataset="chest", number=2, starts=YEAR, ends=2 * YEAR)
+    assert grades_of(apply(closed, opened), 2) == [0] * 5
+
+
+def test_a_burn_leaves_no_grade_anything(graded):
+    after = apply(charged(graded, strata=COSTS), Burned(at=HOUR, dataset="chest", epoch=1))
+    assert grades_of(after) == list(CAPS.values())
+    with pytest.raises(BudgetExhaustedError):
+        charged(after, "f2", cost=1)
+
+
+def test_higher_caps_of_grades_or_none_loosen_and_their_arrival_does_not(ledger):
+    caps = policy(grades=CAPS)
+    assert not caps.loosens(policy())
+    assert policy().loosens(caps)
+    assert policy(grades={**CAPS, "5": 51}).loosens(caps)
+    assert not policy(grades={**CAPS, "5": 49}).loosens(caps)
+    for bad in ({"1": 5}, {**CAPS, "5": 500}, {**CAPS, "6": 1}, {**CAPS, "1": -1}):
+        with pytest.raises(InvalidInputError):
+            policy(grades=bad)
+
+
+def test_entries_without_grades_are_written_as_they_always_were(graded):
+    assert b"grades" not in encode(PolicySet(at=9, policy=policy(), signers=1))
+    assert b"strata" not in encode(RESERVED)
+    for entry in (PolicySet(at=9, policy=policy(grades=CAPS), signers=1),
+                  replace(RESERVED, strata=(5, 4, 3, 2, 1))):  # fmt: skip
+        assert decode(encode(entry)) == entry
+    empty = encode(RESERVED).replace(b'"v":1', b'"strata":[],"v":1')
+    with pytest.raises(InvalidEntryError, match="canonical"):
+        decode(empty)
+    for strata in ((5, 4), (4, 4, 4, 4, 4), (5, 4, 3, 2, 0), (5, 4, 3, 2, 1.0), (5, 4, 3, 2, 6)):
+        with pytest.raises(InvalidEntryError):
+            apply(graded, replace(RESERVED, strata=strata))
 
 
 @pytest.mark.parametrize(

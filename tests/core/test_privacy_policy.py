@@ -46,6 +46,22 @@ def test_a_policy_says_caps_bounds_and_its_own_digest():
         policy.spec("select *")
 
 
+GRADES = b"[grades]\n" + b"\n".join(b"%d = %d" % (g, 60 // g) for g in range(1, 6)) + b"\n"
+
+
+def test_grades_may_have_budgets_of_their_own():
+    assert parse_privacy_policy(TEXT).ledger.grades == {}
+    policy = parse_privacy_policy(TEXT + GRADES)
+    assert policy.ledger.grades == {"1": 60, "2": 30, "3": 20, "4": 15, "5": 12}
+    for wrong in (GRADES[:-7], GRADES + b"6 = 1\n", GRADES.replace(b"5 = 12", b"5 = 16"),
+                  GRADES.replace(b"= 12", b"= 0"), GRADES.replace(b"= 12", b"= 1.5"),
+                  b"[grades]\n"):  # fmt: skip
+        with pytest.raises(InvalidPolicyError):
+            parse_privacy_policy(TEXT + wrong)
+    with pytest.raises(InvalidPolicyError):
+        parse_privacy_policy(b"grades = 5\n" + TEXT)
+
+
 LINES = [line for line in TEXT.splitlines() if b"=" in line and b"person" not in line]
 
 

@@ -1,6 +1,7 @@
 """The transparency file says what the ledger says, in the registry's form and no other."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -201,6 +202,13 @@ def test_the_summary_lists_every_charge_with_its_price_and_what_is_left():
     for dataset, number in (("knee", 1), ("chest", 2), ("chest", 0)):
         with pytest.raises(NotFoundError):
             ledger_summary(LEDGER, dataset, number, "c/s/d")
+
+
+def test_budgets_of_grades_stand_in_the_summary():
+    caps = dict.fromkeys("12345", CAP)
+    policy = PolicySet(at=6, policy=replace(POLICY, grades=caps), signers=2)
+    found = ledger_summary(fold([policy], LEDGER), "chest", 1, "c/s/d")
+    assert [one["name"] for one in found["scopes"]][2:] == [f"chest#1/{g}" for g in "12345"]
 
 
 def test_other_views_are_said_beside_the_gate():

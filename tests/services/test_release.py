@@ -25,6 +25,7 @@ from bedside_core.errors import (
     WrongStateError,
 )
 from bedside_core.evidence.entry import Kind
+from bedside_core.ledger.state import grade_scopes
 from bedside_core.planner import Schedule
 from bedside_core.privacy_policy import PAYLOAD_TYPE, version_of
 from bedside_core.release import fingerprint, prepare
@@ -119,6 +120,48 @@ def test_no_patient_loses_more_than_the_price_of_one_grade_over_all_graded_relea
         for (_, (l2sq, units), value), (_, _, before) in pairs:
             loss += (value - before) ** 2 / l2sq * units
     assert loss <= 2 * prepared[0].request.strata[2] < house.spent
+
+
+GRADES = b"[grades]\n" + b"\n".join(
+    b"%d = %d" % (grade, ONE // part) for grade, part in ((1, 1), (2, 1), (3, 2), (4, 4), (5, 8))
+)
+
+
+def left_of_grades(house):
+    ledger = house.ledger.ledger()
+    return [ledger.budget(one).left for one in grade_scopes("studies", 1)]
+
+
+def test_every_grade_has_a_budget_that_its_own_noise_pays_from(house):
+    first = house.release("prevalence")
+    spent = house.spent
+    looser = policy_text() + GRADES
+    with pytest.raises(PreconditionRequiredError):  # less noise for a grade: two people
+        house.budget.activate(signed(looser, "anna"), "person:anna")
+    house.budget.activate(signed(looser), "person:anna")
+    assert left_of_grades(house) == [ONE // n - spent for n in (1, 1, 2, 4, 8)]
+    made = house.release("volume", strata=True, units=ONE // 4)
+    document = json.loads(made.document)
+    costs = [one["cost"]["units"] for one in document["grades"]]
+    assert 7.8 < costs[0] / costs[4] < 8.2  # in the proportion of the budgets
+    before = [ONE // n - spent for n in (1, 1, 2, 4, 8)]
+    assert left_of_grades(house) == [a - b for a, b in zip(before, costs, strict=True)]
+    kinds = [one["kind"] for one in document["remaining"]]
+    assert kinds == ["dataset-epoch", "lifetime", "requester", "purpose", *["grade"] * 5]
+    assert check_document(made.document)
+    with pytest.raises(BudgetExhaustedError):  # the strictest grade cannot pay it
+        house.release("volume", units=ONE // 4)
+    assert house.spent == spent + max(costs)
+    house.release("volume", strata=True, units=ONE // 4)
+    assert house.service.replay(first.fingerprint) == first
+    assert house.ledger.verify() > 0
+    state = house.ledger.ledger()
+    house.open()
+    assert house.ledger.ledger() == state
+    with pytest.raises(StoreUnavailableError):
+        house.database.write(
+            lambda c: c.execute("UPDATE privacy_scopes SET spent = cap + 1 WHERE kind = 'grade'")
+        )
 
 
 def test_a_release_is_one_file_that_verifies_offline(house):

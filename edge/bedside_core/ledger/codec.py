@@ -1,5 +1,8 @@
 """Ledger entries as canonical JSON and back: sorted keys, no spaces, one version.
 
+What speaks of grades is written only where there is something to say, so that entries of before
+there were any stay as they are.
+
 A reader refuses what it does not know: an entry that cannot be read cannot be left out of a sum.
 """
 
@@ -36,6 +39,7 @@ KINDS: dict[str, type[Entry]] = {
     "witness": Witnessed,
     "clock-alarm": ClockAlarm,
 }
+_OPTIONAL = frozenset({"grades", "strata"})
 _NAMES = {kind: name for name, kind in KINDS.items()}
 
 
@@ -46,7 +50,7 @@ def kind_of(entry: Entry) -> str:
 
 def encode(entry: Entry) -> bytes:
     """Return the entry's canonical bytes."""
-    body = {one.name: _plain(getattr(entry, one.name)) for one in fields(entry)}
+    body = _body(entry)
     document = {"v": VERSION, "kind": kind_of(entry), **body}
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
@@ -64,6 +68,8 @@ def decode(data: bytes) -> Entry:
             raise InvalidEntryError("the entry has another version")
         if "policy" in document and kind is PolicySet:
             document["policy"] = LedgerPolicy(**document["policy"])
+        if "strata" in document:
+            document["strata"] = tuple(document["strata"])
         entry = kind(**document)
     except (ValueError, KeyError, TypeError, AttributeError, InvalidInputError) as cause:
         raise InvalidEntryError("no entry of the privacy ledger") from cause
@@ -72,15 +78,20 @@ def decode(data: bytes) -> Entry:
     return entry
 
 
+def _body(value: Entry | LedgerPolicy) -> dict[str, object]:
+    found = {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+    return {name: one for name, one in found.items() if one or name not in _OPTIONAL}
+
+
 def _plain(value: object) -> object:
     if isinstance(value, LedgerPolicy):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
+        return _body(value)
     return dict(value) if isinstance(value, Mapping) else value
 
 
 def _typed(entry: Any) -> bool:  # noqa: ANN401  # whatever JSON held
     """Whether every field holds the plain type its class names."""
-    wanted = {"int": int, "str": str, "LedgerPolicy": LedgerPolicy}
+    wanted = {"int": int, "str": str, "tuple": tuple, "LedgerPolicy": LedgerPolicy}
     types = (
         (one.type if isinstance(one.type, str) else one.type.__name__) for one in fields(entry)
     )

@@ -7,7 +7,6 @@ decide on the same state.
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bedside_core.accounting import charge_all
 from bedside_core.errors import (
     ClockAlarmError,
     ClosedEpochError,
@@ -17,7 +16,7 @@ from bedside_core.errors import (
     WrongStateError,
 )
 from bedside_core.ledger.entries import EpochOpened, Finished, Reserved
-from bedside_core.ledger.state import Ledger, scopes_of
+from bedside_core.ledger.state import Ledger, charged, epoch_scope
 
 CLOCK_SLACK_MS = 5 * 60_000  # a clock further behind the last entry is an alarm
 UNWITNESSED_SHARE = 20  # one part in 20 (5 %) of an epoch's cap may be spent unseen
@@ -25,7 +24,7 @@ UNWITNESSED_SHARE = 20  # one part in 20 (5 %) of an epoch's cap may be spent un
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
-    """What a release wants to spend, and who asks."""
+    """What a release wants to spend, and who asks; `strata` are the costs of the grades."""
 
     fingerprint: str
     dataset: str
@@ -34,6 +33,7 @@ class Ask:
     purpose: str
     cost: int
     nights: int = 1
+    strata: tuple[int, ...] = ()
 
 
 def time_now(ledger: Ledger, clock: int) -> int:
@@ -96,10 +96,10 @@ def reserve(
         policy=ledger.policy.version,
         cost=ask.cost,
         nights=ask.nights,
+        strata=ask.strata,
     )
-    scopes = scopes_of(entry)
-    charge_all([ledger.budget(scope) for scope in scopes], ask.cost)
-    unseen = ledger.unwitnessed.get(scopes[0], 0) + ask.cost
+    charged(ledger, entry)
+    unseen = ledger.unwitnessed.get(epoch_scope(ask.dataset, ask.epoch), 0) + ask.cost
     if not witness_ready and unseen > ledger.policy.epoch_cap // UNWITNESSED_SHARE:
         raise WitnessNeededError("a witness has to see the privacy ledger first")
     return entry

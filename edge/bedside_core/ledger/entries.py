@@ -1,11 +1,13 @@
 """What the privacy ledger holds: policies, epochs, reservations, answers, and what went wrong."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bedside_core.accounting import MAX_UNITS
 from bedside_core.errors import InvalidInputError
+
+GRADES = ("1", "2", "3", "4", "5")
 
 
 class ScopeKind(StrEnum):
@@ -15,6 +17,7 @@ class ScopeKind(StrEnum):
     LIFETIME = "lifetime"  # a patient's sum over all epochs of a data set
     REQUESTER = "requester"
     PURPOSE = "purpose"
+    GRADE = "grade"  # patients of one grade of data, in an epoch; where the policy has such caps
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -33,6 +36,7 @@ class LedgerPolicy:
         version: digest of the signed policy document.
         epoch_cap: per data set and epoch.
         lifetime_cap: per data set over all epochs.
+        grades: per data set, epoch and grade of data, "1" to "5"; empty for none of their own.
     """
 
     version: str
@@ -40,14 +44,20 @@ class LedgerPolicy:
     lifetime_cap: int
     requesters: Mapping[str, int]
     purposes: Mapping[str, int]
+    grades: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         caps = [self.epoch_cap, self.lifetime_cap]
-        caps += [*self.requesters.values(), *self.purposes.values()]
+        caps += [*self.requesters.values(), *self.purposes.values(), *self.grades.values()]
         if not self.version or any(type(cap) is not int or cap < 0 for cap in caps):
             raise InvalidInputError("a policy has a version and caps that are integers from 0")
         if max(caps) > MAX_UNITS:
             raise InvalidInputError(f"a cap is at most {MAX_UNITS} units")
+        ordered = list(self.grades.values())
+        if self.grades and (
+            tuple(self.grades) != GRADES or ordered != sorted(ordered, reverse=True)
+        ):
+            raise InvalidInputError("every grade of 1 to 5 has its cap; a stricter one never more")
 
     def cap(self, scope: Scope) -> int:
         """Return the cap of a scope."""
@@ -55,6 +65,8 @@ class LedgerPolicy:
             return self.epoch_cap
         if scope.kind is ScopeKind.LIFETIME:
             return self.lifetime_cap
+        if scope.kind is ScopeKind.GRADE:
+            return self.grades.get(scope.name.rpartition("/")[2], self.epoch_cap)
         listed = self.requesters if scope.kind is ScopeKind.REQUESTER else self.purposes
         return listed.get(scope.name, 0)
 
@@ -63,6 +75,8 @@ class LedgerPolicy:
         pairs = [(self.epoch_cap, other.epoch_cap), (self.lifetime_cap, other.lifetime_cap)]
         for mine, theirs in ((self.requesters, other.requesters), (self.purposes, other.purposes)):
             pairs += [(cap, theirs.get(name, 0)) for name, cap in mine.items()]
+        for name, cap in other.grades.items():
+            pairs.append((self.grades.get(name, MAX_UNITS), cap))
         return any(cap > before for cap, before in pairs)
 
 
@@ -97,7 +111,11 @@ class EpochClosed:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reserved:
-    """A release, or a whole schedule of nights, was charged before any noise was drawn."""
+    """A release, or a whole schedule of nights, was charged before any noise was drawn.
+
+    `strata` are the costs of the grades 1 to 5 where each has noise of its own; `cost` is the
+    largest of them then.
+    """
 
     at: int
     fingerprint: str
@@ -108,6 +126,7 @@ class Reserved:
     policy: str
     cost: int
     nights: int = 1
+    strata: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

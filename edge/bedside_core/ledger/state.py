@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from bedside_core.accounting import Budget, charge_all
 from bedside_core.errors import InvalidEntryError
 from bedside_core.ledger.entries import (
+    GRADES,
     Burned,
     Entry,
     EpochClosed,
@@ -103,14 +104,45 @@ def epoch_scope(dataset: str, epoch: int) -> Scope:
     return Scope(ScopeKind.DATASET_EPOCH, f"{dataset}#{epoch}")
 
 
-def scopes_of(reserved: Reserved) -> tuple[Scope, ...]:
-    """Return every scope a reservation is charged to."""
-    return (
+def grade_scopes(dataset: str, epoch: int) -> tuple[Scope, ...]:
+    """Return the scopes of the grades of a data set's epoch, 1 to 5."""
+    return tuple(Scope(ScopeKind.GRADE, f"{dataset}#{epoch}/{grade}") for grade in GRADES)
+
+
+def scopes_of(ledger: Ledger, reserved: Reserved) -> dict[Scope, int]:
+    """Return every scope a reservation is charged to, and with how much.
+
+    The grades have budgets of their own where the policy in force says so. No patient stands in
+    two of them, so each pays what its own noise costs; the data set pays the largest.
+    """
+    scopes = (
         epoch_scope(reserved.dataset, reserved.epoch),
         Scope(ScopeKind.LIFETIME, reserved.dataset),
         Scope(ScopeKind.REQUESTER, reserved.requester),
         Scope(ScopeKind.PURPOSE, reserved.purpose),
     )
+    found = dict.fromkeys(scopes, reserved.cost)
+    if ledger.policy is not None and ledger.policy.grades:
+        grades = grade_scopes(reserved.dataset, reserved.epoch)
+        costs = reserved.strata or (reserved.cost,) * len(grades)
+        found |= dict(zip(grades, costs, strict=True))
+    return found
+
+
+def charged(ledger: Ledger, reserved: Reserved) -> dict[Scope, int]:
+    """Return what every scope has spent after a reservation; all of them must allow it.
+
+    Raises:
+        BudgetExhaustedError: one does not; nothing is changed.
+    """
+    wanted = scopes_of(ledger, reserved)
+    plain = [scope for scope, cost in wanted.items() if scope.kind is not ScopeKind.GRADE]
+    after = charge_all([ledger.budget(scope) for scope in plain], reserved.cost)
+    found = {scope: budget.spent for scope, budget in zip(plain, after, strict=True)}
+    for scope, cost in wanted.items():
+        if scope.kind is ScopeKind.GRADE:
+            found[scope] = ledger.budget(scope).charge(cost).spent
+    return found
 
 
 def fold(entries: Iterable[Entry], start: Ledger | None = None) -> Ledger:
@@ -178,7 +210,15 @@ def _apply_policy(ledger: Ledger, entry: PolicySet) -> Ledger:
     needed = 2 if before is None or entry.policy.loosens(before) else 1
     if entry.signers < needed:
         raise InvalidEntryError("a policy that loosens a cap needs two signatures")
-    return replace(ledger, policy=entry.policy)
+    spent = ledger.spent
+    if entry.policy.grades and not (before and before.grades):
+        # what was spent before grades were counted may have been spent on any of them
+        for dataset, epoch in ledger.epochs.items():
+            whole = spent.get(epoch_scope(dataset, epoch.number), 0)
+            if whole:
+                scopes = grade_scopes(dataset, epoch.number)
+                spent = _put(spent, dict.fromkeys(scopes, whole))
+    return replace(ledger, policy=entry.policy, spent=spent)
 
 
 def _apply_opened(ledger: Ledger, entry: EpochOpened) -> Ledger:
@@ -194,16 +234,22 @@ def _apply_opened(ledger: Ledger, entry: EpochOpened) -> Ledger:
 def _apply_reserved(ledger: Ledger, entry: Reserved) -> Ledger:
     if entry.fingerprint in ledger.charges or entry.nights < 1:
         raise InvalidEntryError("a fingerprint is charged once, for at least one night")
+    if entry.strata and not _one_each(entry):
+        raise InvalidEntryError("each grade has a cost, and the release costs the largest")
     _open_epoch(ledger, entry.dataset, entry.epoch)
-    scopes = scopes_of(entry)
-    after = charge_all([ledger.budget(scope) for scope in scopes], entry.cost)
-    unseen = ledger.unwitnessed.get(scopes[0], 0) + entry.cost
+    after, epoch = charged(ledger, entry), epoch_scope(entry.dataset, entry.epoch)
+    unseen = ledger.unwitnessed.get(epoch, 0) + entry.cost
     ledger = replace(
         ledger,
-        spent=_put(ledger.spent, {s: b.spent for s, b in zip(scopes, after, strict=True)}),
-        unwitnessed=_put(ledger.unwitnessed, {scopes[0]: unseen}),
+        spent=_put(ledger.spent, after),
+        unwitnessed=_put(ledger.unwitnessed, {epoch: unseen}),
     )
     return _with_charge(ledger, Charge(reserved=entry))
+
+
+def _one_each(entry: Reserved) -> bool:
+    plain = all(type(cost) is int and cost >= 1 for cost in entry.strata)
+    return plain and len(entry.strata) == len(GRADES) and max(entry.strata) == entry.cost
 
 
 def _apply_finished(ledger: Ledger, entry: Finished) -> Ledger:
@@ -220,6 +266,9 @@ def _apply_burned(ledger: Ledger, entry: Burned) -> Ledger:
     whole = Scope(lifetime, entry.dataset)
     left = min(ledger.budget(scope).left, ledger.budget(whole).left)
     spent = {scope: ledger.budget(scope).cap, whole: ledger.spent.get(whole, 0) + left}
+    if ledger.policy is not None and ledger.policy.grades:
+        scopes = grade_scopes(entry.dataset, entry.epoch)
+        spent |= {one: ledger.budget(one).cap for one in scopes}
     return replace(ledger, spent=_put(ledger.spent, spent))
 
 

@@ -53,9 +53,9 @@ class BudgetService:
             trusted: the public keys that may sign policies.
             clock: dates entries.
             shares: rho of each grade of data, 1 to 5, in whose proportion a release by grade
-                spends; of the grading rules.
+                spends where the policy has no budgets of grades; of the grading rules.
         """
-        self.shares = shares
+        self._shares = shares
         self._ledger, self._snapshots = ledger, snapshots
         self._trusted, self._clock = trusted, clock
         self._lock = threading.Lock()
@@ -83,6 +83,14 @@ class BudgetService:
         if policy is None:
             raise WrongStateError("no privacy policy is in force; sign one first")
         return policy
+
+    @property
+    def shares(self) -> Mapping[int, int]:
+        """What each grade of data may spend, units of rho: in this proportion releases do."""
+        policy = self.policy
+        if policy is None or not policy.ledger.grades:
+            return self._shares
+        return {int(grade): cap for grade, cap in policy.ledger.grades.items()}
 
     def age_bands(self) -> Sequence[str]:
         """Return the age bands of the policy in force; none before any."""
@@ -112,6 +120,8 @@ class BudgetService:
             raise InvalidPolicyError("a box has one data set, and its name stays")
         loosens = ledger.policy is None or policy.ledger.loosens(ledger.policy)
         wider = before is None or before.public != policy.public or policy.local > before.local
+        # another proportion of the grades gives some of them less noise than before
+        wider = wider or before is None or before.ledger.grades != policy.ledger.grades
         if (loosens or wider) and len(signers) < 2:
             raise PreconditionRequiredError("a looser privacy policy needs two signatures")
         if before is not None and version_of(document) == before.ledger.version:

@@ -14,7 +14,7 @@ from bedside_core.accounting import cap_units, epsilon
 from bedside_core.errors import InvalidInputError, NotFoundError
 from bedside_core.ledger.codec import encode, kind_of
 from bedside_core.ledger.entries import Reserved, Scope, ScopeKind
-from bedside_core.ledger.state import epoch_scope
+from bedside_core.ledger.state import epoch_scope, grade_scopes
 from bedside_core.plan_picture import error_picture
 from bedside_core.planner import DELTA, Schedule, plan, plan_choice, plan_strata, strata_for
 from bedside_core.release_check import read_document
@@ -163,6 +163,7 @@ class PrivacyDesk:
         known = [Scope(kind, name) for kind, name in listed]
         if policy:
             known = [epoch_scope(dataset, number), Scope(ScopeKind.LIFETIME, dataset), *known]
+            known += grade_scopes(dataset, number) if policy.ledger.grades else ()
         scopes = [
             {
                 "kind": str(scope.kind),

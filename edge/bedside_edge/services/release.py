@@ -233,6 +233,7 @@ class ReleaseService:
                 purpose=request.purpose,
                 cost=prepared.cost,
                 nights=request.nights,
+                strata=tuple(prepared.strata.costs.values()) if prepared.strata else (),
             ),
             request,
         )
@@ -377,7 +378,7 @@ def night_window(held: Held, night: int) -> Window:
 
 def standings(ledger: Ledger, charge: Charge) -> tuple[Standing, ...]:
     """Return the budgets a release was charged to, as they are now."""
-    scopes = scopes_of(charge.reserved)
+    scopes = scopes_of(ledger, charge.reserved)
     budgets = [(scope, ledger.budget(scope)) for scope in scopes]
     return tuple(Standing(scope=s, cap=b.cap, spent=b.spent) for s, b in budgets)
 

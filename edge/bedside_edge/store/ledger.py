@@ -24,12 +24,10 @@ from bedside_core.ledger.entries import (
     Burned,
     ClockAlarm,
     Entry,
-    Reserved,
     Scope,
-    ScopeKind,
     Voided,
 )
-from bedside_core.ledger.state import Ledger, Status, apply, epoch_scope, scopes_of
+from bedside_core.ledger.state import Ledger, Status, apply
 from bedside_core.release import ReleaseRequest, request_document
 from bedside_edge.ports import Clock, KeyStore
 from bedside_edge.ports.evidence import Event, Record
@@ -341,8 +339,9 @@ class SqliteLedger:
             "INSERT INTO privacy_entries (seq, kind, at, body, entry) VALUES (?, ?, ?, ?, ?)",
             (after.seq, kind_of(entry), entry.at, body, index),
         )
-        for scope in _touched(entry):
-            _keep_scope(c, after, scope)
+        for scope, spent in after.spent.items():
+            if ledger.spent.get(scope) != spent:
+                _keep_scope(c, after, scope)
         return after, after.seq, index
 
     def _refuse_when_locked(self, c: sqlite3.Connection, ledger: Ledger) -> None:
@@ -367,15 +366,6 @@ def _mark_burned(c: sqlite3.Connection, now: int) -> None:
         " DO UPDATE SET value = max(value, ?2)",
         (_BURN_MARK, now),
     )
-
-
-def _touched(entry: Entry) -> tuple[Scope, ...]:
-    if isinstance(entry, Reserved):
-        return scopes_of(entry)
-    if isinstance(entry, Burned):
-        epoch = epoch_scope(entry.dataset, entry.epoch)
-        return epoch, Scope(ScopeKind.LIFETIME, entry.dataset)
-    return ()
 
 
 def _keep_scope(c: sqlite3.Connection, ledger: Ledger, scope: Scope) -> None:
