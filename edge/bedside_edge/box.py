@@ -37,7 +37,15 @@ from bedside_edge.dicom.read import PydicomReader
 from bedside_edge.dicom.scp import StorageScp
 from bedside_edge.dicom.ul import AcceptorSettings, Caller
 from bedside_edge.engine.selftest import prepare_cases
-from bedside_edge.flashing import Flashed, Uses, chunk_store, flashing_service, load_flashed
+from bedside_edge.flashing import (
+    Flashed,
+    Uses,
+    check_whole,
+    chunk_store,
+    flashing_service,
+    load_flashed,
+    member_name,
+)
 from bedside_edge.outgoing import Outgoing
 from bedside_edge.ports import JobState
 from bedside_edge.ports.evidence import BOX
@@ -59,6 +67,7 @@ from bedside_edge.services.pictures import PictureService
 from bedside_edge.services.results import ResultsService
 from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
+from bedside_edge.services.update_night import Hub, UpdateNight
 from bedside_edge.services.watchdog import Watchdog
 from bedside_edge.services.windows import with_profile_window
 from bedside_edge.services.witnessing import Times, Witnessing
@@ -84,7 +93,7 @@ from bedside_edge.system.notify_systemd import SystemdManager
 from bedside_edge.system.picture_pillow import PillowPicture
 from bedside_edge.system.random_os import OsRandom
 from bedside_edge.system.tls_openssl import ServerTls
-from bedside_edge.updating import Updating, update_service
+from bedside_edge.updating import Updating, hub_source, report_inventory, update_service
 from bedside_edge.web.pages import error_page, pages_router
 from bedside_edge.wiring import (
     Loaded,
@@ -103,6 +112,7 @@ from bedside_edge.wiring import (
 log = logging.getLogger(__name__)
 
 _STOP_S = 5.0
+RESTART_EXIT = 75  # sysexits.h, EX_TEMPFAIL: start it again
 _HUB_STOP_S = 15.0  # an answer of the hub is awaited 10 s; nng is closed before the process ends
 _ANSWER_S = 5.0  # for the HTTP loop to answer the self-check
 
@@ -288,6 +298,26 @@ class Box:
         self._syncing = Loop(self.sync, Bell())
         self._sync_thread = threading.Thread(target=self._syncing.run, name="sync", daemon=True)
         self._flasher = Loop(self.flashing, self.bell)
+        self.update_night = UpdateNight(
+            self.updating.service,
+            self.flashing,
+            Hub(
+                lend=lambda: hub_source(self.state),
+                report=partial(report_inventory, self.state),
+                name=lambda: member_name(self.state),
+            ),
+            self.clock,
+            check=partial(check_whole, self.state),
+            alarms=lambda: len(self.state.studies.alarms()),
+            window=(config.sync.window_start_minute, config.sync.window_minutes),
+            restart=self._restart,
+            enabled=config.sync.enabled,
+        )
+        self._updater = Loop(self.update_night, Bell())
+        self._update_thread = threading.Thread(
+            target=self._updater.run, name="update-night", daemon=True
+        )
+        self.restart_wanted = False
         drills = Drills(self.state.database, self.state.keys, self.state.record, folder)
         self._drills = Loop(DrillWatch(drills, self.clock, config.backup.drill_days), Bell())
         self.manager = SystemdManager()
@@ -387,6 +417,7 @@ class Box:
         drilling = threading.Thread(target=self._drills.run, name="drills", daemon=True)
         drilling.start()
         self._performing.append(drilling)
+        self._update_thread.start()
         flashing = threading.Thread(target=self._flasher.run, name="flashing", daemon=True)
         flashing.start()
         self._performing.append(flashing)
@@ -420,7 +451,11 @@ class Box:
             self._sync_thread.join(_HUB_STOP_S)
         self._drills.stop()
         self.updating.stop()
+        self.update_night.stop()
+        self._updater.stop()
         self.flashing.stop()
+        if self._update_thread.ident is not None:  # nng must be closed before the process ends
+            self._update_thread.join(_HUB_STOP_S)
         self._flasher.stop()
         self._clocks.stop()
         self._desk.stop()
@@ -436,6 +471,13 @@ class Box:
     def _erase_subject(self, gate: Gate, asker: Asker, subject_id: str) -> str:
         plan = self.keeping.erasure.plan_subject(subject_id)
         return self.keeping.erase(gate, asker, plan, reason="request").erasure_id
+
+    def _restart(self) -> None:
+        """Let a new start try, or use, what was flashed, if whoever supervises the box wants it."""
+        if self.config.update.restart == "exit" and not self.restart_wanted:
+            self.restart_wanted = True
+            log.info("restart for an update")
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def _found(self, reason: str) -> str:
         """Open an incident for what the box itself found in a log."""
@@ -599,6 +641,8 @@ def run_box(config: Config, folder: Path, ready_file: Path | None) -> None:
     finally:
         box.stop()
     log.info("box stopped")
+    if box.restart_wanted:
+        sys.exit(RESTART_EXIT)
 
 
 async def _serve(box: Box, ready_file: Path | None) -> None:

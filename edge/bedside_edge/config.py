@@ -747,6 +747,11 @@ class Update(_Section):
         description="What a flashed model does once it passed its trial: `activate` reads studies "
         "with it, `offer` waits for a person (`bedside-edge models activate`)",
     )
+    restart: Literal["wait", "exit"] = Field(
+        default="wait",
+        description="When only a start can try or use what was flashed: `wait` for somebody to "
+        "start the box again, or `exit` with 75 so that whoever supervises it does",
+    )
     trial_s: int = Field(
         default=900, ge=10, le=86_400, description="Seconds a candidate has to pass its gate"
     )

@@ -36,6 +36,7 @@ from bedside_edge.services.policies import PolicyService
 from bedside_edge.services.rollout import RolloutService
 from bedside_edge.store.database import Database, opens_from
 from bedside_edge.store.evidence_check import check_log
+from bedside_edge.store.evidence_open import check_at_start
 from bedside_edge.store.evidence_rows import ORIGIN, known_keys, meta
 from bedside_edge.store.evidence_tail import check_tail
 from bedside_edge.store.ledger_rows import check as check_ledger
@@ -173,6 +174,18 @@ def check_box(state: State) -> Sequence[str]:
     state.ledger.verify()
     state.database.read(check_tail)
     return ["database", "ledger", "evidence"]
+
+
+def check_whole(state: State) -> None:
+    """Recompute the whole evidence log and the privacy ledger; EvidenceDamagedError."""
+    check_at_start(state.database, state.evidence.origin)
+    state.ledger.verify()
+
+
+def member_name(state: State) -> str:
+    """Return this box's name on the roster; empty while it is no member."""
+    member = state.sync.member()
+    return member.box if member is not None and member.welcome else ""
 
 
 # --- models --------------------------------------------------------------------------------------

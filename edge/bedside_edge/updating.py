@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -26,14 +27,19 @@ from bedside_edge.config import Config
 from bedside_edge.ports import Clock
 from bedside_edge.services.updates import Place, UpdateService
 from bedside_edge.store.state import State
+from bedside_sync.calls import HubCalls
 from bedside_sync.distribution.assignment import Running
 from bedside_sync.distribution.chunks import ChunkStore
 from bedside_sync.distribution.gateway import site_of
+from bedside_sync.distribution.inventory import Inventory, sign_inventory
 from bedside_sync.distribution.sources import FolderSource, HubSource, Source
 from bedside_sync.joining import Welcome
 from bedside_sync.secagg.bodies import decode
 
 log = logging.getLogger(__name__)
+
+if TYPE_CHECKING:
+    from bedside_sync.transport_nng import Client
 
 FOLDER = "updates"
 _MAX_ROOT = 512_000  # bytes, as python-tuf limits a root
@@ -89,7 +95,24 @@ def _site(config: Config, state: State) -> str:
 
 @contextmanager
 def hub_source(state: State) -> Iterator[Source]:
-    """Lend the hub this box is a member of.
+    """Lend the hub this box is a member of, as a source; errors as `hub_client`."""
+    with hub_client(state) as client:
+        yield HubSource(client)
+
+
+def report_inventory(state: State, inventory: Inventory) -> None:
+    """Tell the hub what this box runs, signed with its identity; errors as `hub_client`."""
+    member = state.sync.member()
+    if member is None:
+        raise NotReadyError("this box is no member of a consortium")
+    sign = Ed25519PrivateKey.from_private_bytes(member.identity).sign
+    with hub_client(state) as client:
+        HubCalls(client).inventory(sign_inventory(inventory, sign))
+
+
+@contextmanager
+def hub_client(state: State) -> Iterator["Client"]:
+    """Lend a connection to the hub this box is a member of.
 
     Raises:
         NotReadyError: the box is no member yet. HubUnavailableError: no answer.
@@ -106,7 +129,7 @@ def hub_source(state: State) -> Iterator[Source]:
         authority=welcome.authority,
     )
     with Client(welcome.url, identity, welcome.server_name) as client:
-        yield HubSource(client)
+        yield client
 
 
 @contextmanager

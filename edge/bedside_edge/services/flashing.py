@@ -5,6 +5,7 @@ candidate passed its gate, and then changes in one transaction. So a cut at any 
 old or the new. What a cut left half done goes on in `step`.
 """
 
+import hashlib
 import json
 import logging
 import threading
@@ -36,6 +37,7 @@ from bedside_edge.ports.flashing import (
     Ways,
 )
 from bedside_sync.distribution.assignment import Running, check_package
+from bedside_sync.distribution.inventory import SlotReport
 from bedside_sync.distribution.manifest import TargetManifest, read_manifest
 
 log = logging.getLogger(__name__)
@@ -133,6 +135,40 @@ class FlashingService:
             floors={pair.kind: pair.floor for pair in pairs},
             profile=self._profile,
             room=self._room,
+        )
+
+    def reports(self) -> tuple[SlotReport, ...]:
+        """Return every slot that is not empty, as the hub is told of it."""
+        waiting = set(self._store.unapplied())
+        return tuple(
+            self._report(pair, slot, serving=slot.name == pair.active and pair.kind not in waiting)
+            for pair in self._store.pairs()
+            for slot in (pair.a, pair.b)
+            if slot.state is not SlotState.EMPTY
+        )
+
+    def _report(self, pair: Pair, slot: Slot, *, serving: bool) -> SlotReport:
+        came = next(
+            (
+                step
+                for step in self._store.steps(kind=pair.kind)
+                if (step.slot, step.what, step.digest) == (slot.name, slot.state, slot.digest)
+            ),
+            None,
+        )
+        record = came.body if came is not None and slot.state is SlotState.GOOD else None
+        return SlotReport.model_validate(
+            {
+                "slot": pair.kind,
+                "name": slot.name,
+                "state": slot.state.value,
+                "package": slot.digest,
+                "release_counter": slot.release_counter,
+                "serving": int(serving),
+                "reason": slot.reason,
+                "record": hashlib.sha256(record).hexdigest() if record else "",
+                "since": came.at // 1000 if came is not None else 0,
+            }
         )
 
     @property

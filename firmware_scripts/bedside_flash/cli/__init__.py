@@ -9,6 +9,7 @@ from importlib import metadata
 import click
 
 from bedside_core.errors import BedsideError
+from bedside_flash.cli import field as field_cli
 from bedside_flash.cli import os_image as os_cli
 from bedside_flash.cli import profile as profile_cli
 from bedside_flash.cli import release as release_cli
@@ -24,6 +25,9 @@ def cli() -> None:
     """Write, sign, check and flash what a box runs: profiles, models, policies, software."""
 
 
+cli.add_command(field_cli.install)
+cli.add_command(field_cli.status)
+cli.add_command(field_cli.rollback)
 cli.add_command(os_cli.os_image)
 cli.add_command(profile_cli.init)
 cli.add_command(profile_cli.lint)

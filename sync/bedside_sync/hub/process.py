@@ -26,6 +26,7 @@ from bedside_sync.transport_nng import Server
 
 if TYPE_CHECKING:  # python-tuf takes a while to import: only who serves needs it
     from bedside_sync.distribution.repository import Repository
+    from bedside_sync.hub.inventories import Rollouts
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +81,7 @@ def run_hub(
     """
     from bedside_sync.distribution.gateway import Gateway, site_of
     from bedside_sync.distribution.repository import REPOSITORY, Repository
+    from bedside_sync.hub.inventories import campaigns, summary
 
     hub = read_hub(folder)
     with ExitStack() as held:
@@ -101,6 +103,7 @@ def run_hub(
                 status_port,
                 lambda: (overview.views(service, now()), overview.awaited_keys(service)),
                 now,
+                lambda: summary(campaigns(store)),
             )
             url = held.enter_context(page).url
         log.info("hub serves", extra={"members": len(service.roster.members)})
@@ -112,6 +115,8 @@ def run_hub(
 def _keep(
     hub: Hub, service: HubService, server: Server, repository: "Repository", stop: threading.Event
 ) -> None:
+    from bedside_sync.hub.inventories import Rollouts
+
     made, looked = now(), 0
     while not stop.wait(_LOOK_S):
         try:
@@ -125,6 +130,14 @@ def _keep(
             if now() - looked >= _FRESH_S:
                 looked = now()
                 _keep_fresh(repository)
+                _advance(
+                    Rollouts(
+                        store=service.store,
+                        repository=repository,
+                        roster=lambda: service.roster,
+                        now=now,
+                    )
+                )
         except BedsideError as error:  # a full disk passes; boxes are told so meanwhile
             log.warning("housekeeping failed", extra={"code": error.code})
 
@@ -137,6 +150,14 @@ def _keep_fresh(repository: "Repository") -> None:
         pass  # a command changes it and signs it anew itself
     except BedsideError as error:
         log.warning("the repository is not signed anew", extra={"code": error.code})
+
+
+def _advance(rollouts: "Rollouts") -> None:
+    try:
+        if changed := rollouts.advance_all():
+            log.info("rollouts went on", extra={"rounds": changed})
+    except BedsideError as error:  # looked at again in a minute
+        log.warning("a rollout does not go on", extra={"code": error.code})
 
 
 class JsonFormatter(logging.Formatter):

@@ -8,7 +8,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -38,17 +38,26 @@ _POLICY: Final = (
 _REFRESH_S: Final = 10
 
 Look = Callable[[], tuple[Sequence[RoundView], dict[str, list[str]]]]
+Rollout = Mapping[str, str | int]
+LookAtRollouts = Callable[[], Sequence[Rollout]]
 
 
 class StatusPage:
     """Serves the page on a thread of its own until closed."""
 
-    def __init__(self, consortium: str, port: int, look: Look, now: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        consortium: str,
+        port: int,
+        look: Look,
+        now: Callable[[], int],
+        rollouts: LookAtRollouts = tuple,
+    ) -> None:
         """Listen on 127.0.0.1; UnavailableError when the port is taken. Port 0: any."""
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                _answer(self, consortium, look, now)
+                _answer(self, consortium, look, now, rollouts)
 
             def log_message(self, *_: object) -> None:
                 """Addresses of visitors are nobody's business."""
@@ -75,17 +84,23 @@ class StatusPage:
 
 
 def _answer(
-    request: BaseHTTPRequestHandler, consortium: str, look: Look, now: Callable[[], int]
+    request: BaseHTTPRequestHandler,
+    consortium: str,
+    look: Look,
+    now: Callable[[], int],
+    rollouts: LookAtRollouts,
 ) -> None:
     host = request.headers.get("Host", "").rsplit(":", 1)[0]
     if host not in _HOSTS:  # another name for this machine is a page somewhere pointing here
         status, kind, body = 421, "text/plain", "ask for this machine by its own name"
     elif request.path == "/":
         rounds, coming = look()
-        status, kind, body = 200, "text/html", page(consortium, rounds, coming, now())
+        drawn = page(consortium, rounds, coming, now(), rollouts())
+        status, kind, body = 200, "text/html", drawn
     elif request.path == "/rounds.json":
         rounds, coming = look()
-        text = json.dumps({"rounds": [asdict(one) for one in rounds], "awaited_keys": coming})
+        facts = {"rounds": [asdict(one) for one in rounds], "awaited_keys": coming}
+        text = json.dumps(facts | {"rollouts": [dict(one) for one in rollouts()]})
         status, kind, body = 200, "application/json", text
     else:
         status, kind, body = 404, "text/plain", "there is / and /rounds.json"
@@ -105,7 +120,11 @@ def _answer(
 
 
 def page(
-    consortium: str, rounds: Sequence[RoundView], coming: dict[str, list[str]], now: int
+    consortium: str,
+    rounds: Sequence[RoundView],
+    coming: dict[str, list[str]],
+    now: int,
+    rollouts: Sequence[Rollout] = (),
 ) -> str:
     """Return the page."""
     rows = "".join(_row(one) for one in rounds) or (
@@ -128,7 +147,24 @@ def page(
         f'<p class="muted">As of {utc(now)}. The hub adds masked vectors; it reads none.</p>'
         "<table><thead><tr><th>round</th><th>state</th><th>waits for</th><th>reported</th>"
         f"<th>closes, expires</th><th>epsilon at {DELTA:g}</th></tr></thead>"
-        f"<tbody>{rows}</tbody></table>{awaited if keys else ''}</body></html>"
+        f"<tbody>{rows}</tbody></table>{awaited if keys else ''}{_rollouts(rollouts)}</body></html>"
+    )
+
+
+def _rollouts(found: Sequence[Rollout]) -> str:
+    if not found:
+        return ""
+    rows = "".join(
+        f"<tr><td><strong>{escape(str(one['name']))}</strong><br>"
+        f'<span class="muted">{escape(str(one["path"]))}</span></td>'
+        f'<td><span class="state">{escape(str(one["state"]))}</span></td>'
+        f"<td>{escape(str(one['group']))}, {one['reached']} boxes reached</td>"
+        f"<td>{escape(str(one['why'])) or '-'}</td></tr>"
+        for one in found
+    )
+    return (
+        "<h2>Rollouts</h2><table><thead><tr><th>rollout</th><th>state</th><th>group</th>"
+        f"<th>why</th></tr></thead><tbody>{rows}</tbody></table>"
     )
 
 
