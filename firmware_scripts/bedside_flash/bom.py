@@ -28,6 +28,7 @@ from bedside_core.model_bom import BOM_NAME, SPEC_VERSION, serial_number
 
 LOCK_NAME: Final = "requirements.txt"
 _MODEL_MANIFEST: Final = "manifest.json"
+_SIGNATURE: Final = "model.sig"  # added after the bill was written
 _MOST_BYTES: Final = 16 << 20
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"--hash=sha256:([0-9a-f]{64})")
@@ -170,16 +171,53 @@ def check_boms(folder: Path) -> tuple[CheckedBom, ...]:
     return tuple(checked)
 
 
+def check_listed(data: bytes, name: str, files: Mapping[str, str], lock: str = "") -> CheckedBom:
+    """Check a bill inside a package against the files the package's manifest signs for.
+
+    Args:
+        data: the bill.
+        name: its path in the package.
+        files: path -> SHA-256 of every file of the package.
+        lock: text of the package's requirements.txt; empty without one.
+
+    Raises:
+        InvalidPackageError: it cannot be read, or does not agree.
+    """
+    document = parse_bom(data, name)
+    path, parts = Path(name), document.get("components", [])
+    if len(parts) == 1 and parts[0]["type"] == "machine-learning-model":
+        listed = _digests(path, parts[0].get("components", []))
+        wanted = {p: d for p, d in files.items() if p not in (name, _MODEL_MANIFEST, _SIGNATURE)}
+        if listed != wanted or "modelCard" not in parts[0]:
+            raise InvalidPackageError(f"{name} does not list the package's files with the card")
+        return CheckedBom(path=path, kind="machine-learning-model", components=len(listed))
+    listed = _digests(path, [part for part in parts if part["type"] == "file"])
+    if any(files.get(one) != digest for one, digest in listed.items()):
+        raise InvalidPackageError(f"{name} lists files that are not in the package")
+    _check_libraries(name, parts, lock)
+    kind = str(document["metadata"]["component"]["type"])
+    return CheckedBom(path=path, kind=kind, components=len(parts))
+
+
 def read_bom(path: Path) -> dict[str, Any]:
+    """Return the bill in a file; InvalidPackageError."""
+    try:
+        with path.open("rb") as file:
+            return parse_bom(file.read(_MOST_BYTES + 1), path.name)
+    except OSError as cause:
+        raise InvalidPackageError(f"{path.name} cannot be read") from cause
+
+
+def parse_bom(data: bytes, called: str) -> dict[str, Any]:
     """Return a bill as far as its structure is what CycloneDX 1.6 asks.
 
     Raises:
         InvalidPackageError: it is not.
     """
+    if len(data) > _MOST_BYTES:
+        raise InvalidPackageError(f"{called} is too large for a bill of materials")
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise InvalidPackageError(f"{path.name} is too large for a bill of materials")
-        document = json.loads(path.read_bytes())
+        document = json.loads(data)
         whole = (document["bomFormat"], document["specVersion"], document["version"])
         top, parts = document["metadata"]["component"], document.get("components", [])
         named = all(part["name"] and part["type"] for part in [top, *parts])
@@ -189,10 +227,10 @@ def read_bom(path: Path) -> dict[str, Any]:
             for one in part.get("hashes", [])
             if one["alg"] == "SHA-256"
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
-        raise InvalidPackageError(f"{path.name} is no bill of materials") from cause
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as cause:
+        raise InvalidPackageError(f"{called} is no bill of materials") from cause
     if whole != ("CycloneDX", SPEC_VERSION, 1) or not named or not hashed:
-        raise InvalidPackageError(f"{path.name} is no CycloneDX {SPEC_VERSION} document")
+        raise InvalidPackageError(f"{called} is no CycloneDX {SPEC_VERSION} document")
     return dict(document)
 
 
@@ -219,18 +257,21 @@ def _check_model(folder: Path, path: Path, document: Mapping[str, Any]) -> Check
 def _check_app(folder: Path, path: Path, document: Mapping[str, Any]) -> CheckedBom:
     parts: Sequence[Mapping[str, Any]] = document.get("components", [])
     _compare(folder, path, _digests(path, [p for p in parts if p["type"] == "file"]))
-    libraries = [part for part in parts if part["type"] == "library"]
     lock = folder / LOCK_NAME
-    if libraries and lock.is_file():
-        pins = read_lock(lock.read_text(encoding="utf-8"))
-        for part in libraries:
-            pin = pins.get(normal(part["name"]))
-            digests = {one["content"] for one in part.get("hashes", [])}
-            if pin is None or pin.version != part.get("version") or digests != set(pin.sha256):
-                raise InvalidPackageError(f"{path.name}: {part['name']} is not as it is locked")
-    return CheckedBom(
-        path=path, kind=document["metadata"]["component"]["type"], components=len(parts)
-    )
+    _check_libraries(path.name, parts, lock.read_text("utf-8") if lock.is_file() else "")
+    kind = str(document["metadata"]["component"]["type"])
+    return CheckedBom(path=path, kind=kind, components=len(parts))
+
+
+def _check_libraries(called: str, parts: Sequence[Mapping[str, Any]], lock: str) -> None:
+    if not lock:
+        return
+    pins = read_lock(lock)
+    for part in (one for one in parts if one["type"] == "library"):
+        pin = pins.get(normal(part["name"]))
+        digests = {one["content"] for one in part.get("hashes", [])}
+        if pin is None or pin.version != part.get("version") or digests != set(pin.sha256):
+            raise InvalidPackageError(f"{called}: {part['name']} is not as it is locked")
 
 
 def _digests(path: Path, parts: Iterable[Mapping[str, Any]]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Bills of materials say what is locked, installed and shipped, and a check finds every lie."""
 
+import hashlib
 import importlib.util
 import json
 import shutil
@@ -201,6 +202,29 @@ def test_an_app_folder_s_bill_is_compared_with_its_lock(tmp_path):
         bom.check_boms(tmp_path)
     (tmp_path / "bom.cdx.json").unlink()
     assert bom.check_boms(tmp_path) == ()
+
+
+def test_a_package_s_bill_agrees_with_what_its_manifest_signs_for():
+    files = {
+        p.relative_to(SHIPPED).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in SHIPPED.rglob("*")
+        if p.is_file()
+    }
+    data = SHIPPED.with_name("1.0.0.cdx.json").read_bytes()
+    packed = files | {"bom.cdx.json": "0" * 64, "model.sig": "1" * 64}
+    assert bom.check_listed(data, "bom.cdx.json", packed).components == len(files) - 1
+    for wrong in (packed | {"card.md": "2" * 64}, packed | {"more.onnx": "2" * 64}):
+        with pytest.raises(InvalidPackageError, match="does not list"):
+            bom.check_listed(data, "bom.cdx.json", wrong)
+    app = bom.app_bom(LOCK)
+    assert bom.check_listed(app, "app.cdx.json", {}, LOCK).kind == "application"
+    with pytest.raises(InvalidPackageError, match="tuf is not as it is locked"):
+        bom.check_listed(app, "app.cdx.json", {}, LOCK.replace("tuf==7.0.1", "tuf==7.0.0"))
+    part = {"type": "file", "name": "x", "hashes": [{"alg": "SHA-256", "content": "a" * 64}]}
+    more = json.loads(app)
+    more["components"].append(part)
+    with pytest.raises(InvalidPackageError, match="not in the package"):
+        bom.check_listed(json.dumps(more).encode(), "app.cdx.json", {"x": "b" * 64})
 
 
 def test_the_commands_write_and_check(tmp_path):

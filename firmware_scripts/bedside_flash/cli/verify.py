@@ -3,13 +3,16 @@
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from bedside_core.errors import InvalidInputError, NotFoundError, TargetNotSignedError
 from bedside_flash.cli.common import EXISTING, FOLDER, bar, json_option, read_small, say
 from bedside_flash.cli.keys import read_half
+
+if TYPE_CHECKING:
+    from bedside_sync.distribution.packages import Package
 
 
 @click.command()
@@ -21,7 +24,8 @@ def verify(folder: Path, root: Path | None, key: Path | None, as_json: bool) -> 
     """Check FOLDER: a stick, or a package made by `build`. Exit 0 only when all of it holds.
 
     A stick is read as a box reads it: signatures, thresholds, versions, expiry, owners, and every
-    chunk by its digest. A package: manifest, every chunk, and with --key the bundle in model.sig.
+    chunk by its digest. A package: manifest, every chunk, the bill of materials against the files,
+    and with --key the bundle in model.sig.
 
     \b
     Examples:
@@ -48,6 +52,7 @@ def _package(folder: Path, key: Path | None) -> dict[str, Any]:
     found = read_package(folder)
     bundle = check_package_content(found, read_half(key).public if key else "")
     notes = ["model.sig is signed by this key" if bundle else "model.sig was not checked (--key)"]
+    notes.append(_bill(found))
     item = {
         "path": found.manifest.path,
         "digest": found.manifest.digest,
@@ -55,6 +60,26 @@ def _package(folder: Path, key: Path | None) -> dict[str, Any]:
         "bytes": found.manifest.size,
     }
     return {"ok": True, "bundle": bundle, "items": [item], "notes": notes}
+
+
+def _bill(package: "Package") -> str:
+    """Check the bill of materials of a package against its files; say what was found."""
+    from bedside_core.model_bom import BOM_NAME
+    from bedside_flash.bom import LOCK_NAME, check_listed
+
+    files = {one.path: one for one in package.manifest.files}
+    named = [p for p, one in files.items() if one.sha256 == package.manifest.sbom]
+    names = named or [path for path in (BOM_NAME,) if path in files]
+    if not names:
+        return "no bill of materials in it"
+
+    def content(path: str) -> bytes:
+        return b"".join(package.chunks.read(digest) for digest in files[path].chunks)
+
+    lock = content(LOCK_NAME).decode() if LOCK_NAME in files else ""
+    digests = {path: one.sha256 for path, one in files.items()}
+    checked = check_listed(content(names[0]), names[0], digests, lock)
+    return f"{names[0]}: {checked.kind}, {checked.components} components, as they are here"
 
 
 def _stick(folder: Path, root: bytes, quiet: bool) -> dict[str, Any]:
