@@ -5,9 +5,12 @@ import json
 import pytest
 from click.testing import CliRunner
 
-from bedside_core.errors import InvalidInputError, UnknownStatisticError
+from bedside_core.errors import InvalidInputError, InvalidReleaseError, UnknownStatisticError
+from bedside_core.planner import Schedule
 from bedside_core.statistics.catalogue import CATALOGUE
 from bedside_edge.cli import cli
+from support.evidence_log import LOG_ED, LOG_ML
+from support.privacy_house import DAY, OFFICER, ONE, Hospital
 
 TWELVE = [
     "prevalence", "device-counts", "sex-counts", "age-counts", "group-counts", "score-histogram",
@@ -72,3 +75,35 @@ def test_a_bad_plan_is_refused_with_its_code(arguments, error):
 
 def test_a_size_of_nothing_is_a_usage_error():
     assert run("plan", "volume", "--size", "0").exit_code == 2
+
+
+def test_a_running_total_is_verified_from_the_files_of_all_its_nights(tmp_path):
+    house = Hospital(tmp_path).founded()
+    schedule = Schedule.RUNNING
+    asked = house.ask("volume", snapshot="year", schedule=schedule, nights=9, units=ONE // 2)
+    name = house.service.open_schedule(asked, OFFICER)
+    house.clock.advance(2 * DAY)
+    assert house.service.nights() == 2
+    files = [tmp_path / f"night-{night}.json" for night in range(2)]
+    for night, path in enumerate(files):
+        path.write_bytes(house.service.file(name, night))
+    house.close()
+    keys = [word for key in (LOG_ED.key, LOG_ML.key) for word in ("--vkey", key.text)]
+    alone = run("verify", str(files[1]), *keys).output
+    assert "totals were not derived again" in alone
+    both = run("verify", *map(str, files), *keys).output
+    assert "verified: entry" in both
+    assert "not derived" not in both
+    with pytest.raises(InvalidReleaseError):
+        run("verify", str(files[1]), str(files[1]), *keys)
+
+
+def test_noise_by_grade_is_planned_from_the_shipped_rules():
+    graded = json.loads(run("plan", "volume", "--size", "5000", "--strata", "--json").output)
+    plain = json.loads(run("plan", "volume", "--size", "5000", "--json").output)
+    assert graded["cost"] == plain["cost"]
+    assert graded["relative"] > 4 * plain["relative"]
+    for more in (["--schedule", "nightly-disjoint"], ["--picture", "x.svg"]):
+        name = "score-quantiles" if "--picture" in more else "volume"
+        with pytest.raises(InvalidInputError):
+            run("plan", name, "--size", "50", "--strata", *more)
