@@ -10,19 +10,24 @@ import click
 
 from bedside_core.errors import BedsideError
 from bedside_flash.cli import field as field_cli
+from bedside_flash.cli import keys as keys_cli
 from bedside_flash.cli import os_image as os_cli
 from bedside_flash.cli import profile as profile_cli
 from bedside_flash.cli import release as release_cli
 from bedside_flash.cli import sbom as sbom_cli
-from bedside_flash.cli.keys import keys
-from bedside_flash.cli.sign import build, sign
-from bedside_flash.cli.verify import verify
+from bedside_flash.cli import sign as sign_cli
+from bedside_flash.cli import verify as verify_cli
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(metadata.version("bedside"), prog_name="bedside-flash")
 def cli() -> None:
-    """Write, sign, check and flash what a box runs: profiles, models, policies, software."""
+    """Write, sign, check and flash what a box runs: profiles, models, policies, software.
+
+    \b
+    A profile:   init, lint; keys new, build, sign, verify
+    In the field: install, status, rollback
+    """
 
 
 cli.add_command(field_cli.install)
@@ -33,12 +38,10 @@ cli.add_command(profile_cli.init)
 cli.add_command(profile_cli.lint)
 cli.add_command(release_cli.release)
 cli.add_command(sbom_cli.sbom)
-
-
-cli.add_command(keys)
-cli.add_command(build)
-cli.add_command(sign)
-cli.add_command(verify)
+cli.add_command(keys_cli.keys)
+cli.add_command(sign_cli.build)
+cli.add_command(sign_cli.sign)
+cli.add_command(verify_cli.verify)
 
 
 def main() -> None:
