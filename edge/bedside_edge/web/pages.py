@@ -11,6 +11,7 @@ from bedside_edge.web.routes_access import access_router
 from bedside_edge.web.routes_agreement import agreement_router
 from bedside_edge.web.routes_incident import incident_router
 from bedside_edge.web.routes_models import models_router
+from bedside_edge.web.routes_nights import nights_router
 from bedside_edge.web.routes_oidc import oidc_router
 from bedside_edge.web.routes_patients import patients_router
 from bedside_edge.web.routes_people import people_router
@@ -51,6 +52,7 @@ def pages_router(services: Services, storage: WorkPool, waiting: WorkPool) -> AP
     router.include_router(incident_router(services, storage, waiting))
     router.include_router(patients_router(services, storage, waiting))
     router.include_router(privacy_pages(services, storage))
+    router.include_router(nights_router(services, storage))
     return router
 
 

@@ -49,6 +49,7 @@ NAVIGATION: Final[tuple[NavItem, ...]] = (
     NavItem(path="/agreement", key="nav.agreement", action=Action.READ_AUDIT),
     NavItem(path="/patients", key="nav.patients", action=Action.MANAGE_CONSENT),
     NavItem(path="/privacy", key="nav.privacy", action=Action.READ_PRIVACY),
+    NavItem(path="/nights", key="nav.nights", action=Action.READ_PRIVACY),
     NavItem(path="/incidents", key="nav.incidents", action=Action.READ_AUDIT),
     NavItem(path="/system", key="nav.system", action=Action.READ_AUDIT),
 )
@@ -87,6 +88,7 @@ class Site:
         self._environment.globals["languages"] = language.LANGUAGES
         self._environment.filters["moment"] = moment
         self._environment.filters["digest"] = grouped
+        self._environment.filters["hour"] = hour
 
     def page(
         self, request: Request, template: str, *, status: int = 200, **values: object
@@ -177,6 +179,11 @@ def moment(stamp: int) -> Markup:
     when = datetime.fromtimestamp(stamp / 1000, UTC)
     text = when.strftime("%Y-%m-%d %H:%M UTC")
     return Markup('<time datetime="{}">{}</time>').format(when.isoformat(), text)
+
+
+def hour(stamp: int) -> str:
+    """Write the time of day (ms since 1970) in UTC, for drawings that no script rewrites."""
+    return datetime.fromtimestamp(stamp / 1000, UTC).strftime("%H:%M UTC")
 
 
 def grouped(value: str) -> str:
