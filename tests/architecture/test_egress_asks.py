@@ -40,6 +40,7 @@ INSIDE = {
     "/worklist": ROWS,
     "/api/v1/worklist": ROWS,
     "/api/v1/labels": ROWS,
+    "/api/v1/relabel": ROWS,
     "/dicom-web/studies": ROWS,
     "/dicom-web/series": ROWS,
     "/dicom-web/instances": ROWS,

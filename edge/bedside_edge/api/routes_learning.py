@@ -7,11 +7,12 @@ from fastapi import APIRouter, Path, Query, Request
 from bedside_core.access import Action
 from bedside_core.errors import NotReadyError
 from bedside_edge.api import schemas_learning as s
+from bedside_edge.api.gate import visible
 from bedside_edge.api.guard import actor_of, needs
 from bedside_edge.api.pool import WorkPool
 from bedside_edge.api.routes import PROBLEMS
 from bedside_edge.api.services import Services
-from bedside_edge.services.learning import CLEAN, LearningService
+from bedside_edge.services.learning import ANNOTATE, CLEAN, LearningService
 
 _RULES = [needs(Action.MANAGE_POLICY)]
 _AUDIT = [needs(Action.READ_AUDIT)]
@@ -66,21 +67,27 @@ def learning_router(services: Services, storage: WorkPool, waiting: WorkPool) ->
         status_code=201,
         dependencies=_RULES,
     )
-    async def take_consensus(body: s.ResultBody, request: Request) -> s.RelabelList:
-        def take() -> s.RelabelList:
-            learning().take_consensus(body.document, actor_of(request).actor_id)
-            return s.RelabelList(studies=[s.relabel_view(one) for one in learning().relabel()])
+    async def take_consensus(body: s.ResultBody, request: Request) -> s.TakenView:
+        def take() -> s.TakenView:
+            digest = learning().take_consensus(body.document, actor_of(request).actor_id)
+            kept = learning().store.joint_results(ANNOTATE)
+            return s.taken_view(next(one for one in kept if one.digest == digest))
 
-        return await waiting.run(take)
+        return await storage.run(take)
 
     @router.get(
         "/relabel",
         summary="Studies signed here otherwise than the consensus of all sites",
         dependencies=_WORK,
     )
-    async def relabel() -> s.RelabelList:
-        found = await waiting.run(lambda: learning().relabel())
-        return s.RelabelList(studies=[s.relabel_view(one) for one in found])
+    async def relabel(request: Request) -> s.RelabelList:
+        def look() -> s.RelabelList:
+            found = learning().relabel()
+            seen = visible(request, [one.study_id for one in found]).results
+            shown = [s.relabel_view(one) for one in found if one.study_id in seen]
+            return s.RelabelList(studies=shown)
+
+        return await waiting.run(look)
 
     @router.put(
         "/sources/{name}",

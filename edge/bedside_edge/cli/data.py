@@ -69,7 +69,8 @@ def consensus(result: Path, as_json: bool, **where: Unpack[Where]) -> None:
       bedside-edge data consensus pool-3.json --state /var/lib/bedside
     """
     with _asking(**where) as ask:
-        _print_relabel(ask("POST", "/consensus", {"document": _document(result)}), as_json)
+        ask("POST", "/consensus", {"document": _document(result)})
+        _print_relabel(ask("GET", "/relabel"), as_json)
 
 
 @data.command("relabel")

@@ -16,7 +16,7 @@ from bedside_edge.api import schemas_learning as s
 from bedside_edge.cli.keeping_offline import gate_over
 from bedside_edge.config import Config
 from bedside_edge.services.access import CONSOLE
-from bedside_edge.services.learning import CLEAN, LearningService
+from bedside_edge.services.learning import ANNOTATE, CLEAN, LearningService
 from bedside_edge.services.overlap import OverlapService
 from bedside_edge.state_folder import open_folder
 from bedside_edge.system.clock import SystemClock
@@ -61,9 +61,11 @@ class Offline:
     def _report(self, body: Json, query: Json) -> s.ReportView:
         return s.report_view(self._learning.cleaning_report(query.get("version", "")))
 
-    def _take_consensus(self, body: Json, query: Json) -> s.RelabelList:
-        self._learning.take_consensus(s.ResultBody(**body).document, CONSOLE.actor_id)
-        return self._relabel()
+    def _take_consensus(self, body: Json, query: Json) -> s.TakenView:
+        document = s.ResultBody(**body).document
+        digest = self._learning.take_consensus(document, CONSOLE.actor_id)
+        kept = self._learning.store.joint_results(ANNOTATE)
+        return s.taken_view(next(one for one in kept if one.digest == digest))
 
     def _relabel(self) -> s.RelabelList:
         return s.RelabelList(studies=[s.relabel_view(one) for one in self._learning.relabel()])
