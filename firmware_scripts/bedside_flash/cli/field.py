@@ -27,7 +27,7 @@ def box_program() -> list[str]:
 def _run(*words: str) -> None:
     done = subprocess.run([*box_program(), "update", *words], check=False)  # noqa: S603  our own
     if done.returncode:
-        raise click.exceptions.Exit(done.returncode)
+        sys.exit(done.returncode)
 
 
 @click.command("install", context_settings=_UNPROCESSED)

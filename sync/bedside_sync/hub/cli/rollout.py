@@ -1,5 +1,6 @@
 """`bedside-hub rollout`: a package to one group after the other, by what boxes report."""
 
+import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -114,7 +115,7 @@ def advance(name: str, folder: Path, as_json: bool) -> None:
         after, judgement = rollouts.advance(name)
     _show(after, judgement, as_json)
     if after.state == "stopped":
-        raise click.exceptions.Exit(RefusedError.exit_code)
+        sys.exit(RefusedError.exit_code)
 
 
 @rollout.command("stop")
