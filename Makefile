@@ -9,11 +9,9 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SOURCES := edge models/bedside_models sync firmware_scripts tests
 # Real DICOM peers, a browser, a tracer, a software TPM and RAUC that some tests use; without them
-# those tests skip and
-# say so.
+# those tests skip and say so.
 # RUNLEVEL=1 leaves the packages' own services stopped: tests start theirs on free ports.
-DEBIAN_PACKAGES := dcmtk dicom3tools orthanc orthanc-dicomweb strace chromium fonts-wqy-microhei \
-  swtpm tpm2-tools rauc squashfs-tools dbus systemd
+DEBIAN_PACKAGES := dcmtk dicom3tools orthanc orthanc-dicomweb strace chromium fonts-wqy-microhei swtpm tpm2-tools rauc squashfs-tools dbus systemd
 PEER_PROGRAMS := storescu storescp echoscu dciodvfy Orthanc strace chromium swtpm tpm2_create rauc \
   mksquashfs systemd-analyze
 PYTEST_WORKERS ?= 2

@@ -90,7 +90,7 @@ def seal_keys(
     \b
     Examples:
       bedside-edge keys seal --to tpm --recovery-recipient age1... --state /var/lib/bedside
-      bedside-edge keys seal --to passphrase --passphrase-file /root/passphrase
+      bedside-edge keys seal --to passphrase --passphrase-file passphrase.txt
       bedside-edge keys seal --to file
     """
     from bedside_edge.ports.key_protection import Protection
