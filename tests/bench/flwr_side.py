@@ -76,7 +76,7 @@ def main() -> None:
             ours(nodes, max(repeats, 2)),
             theirs(python, nodes, shares, threshold, repeats),
         )
-        case = f"n = {nodes}, m = 4, t = 1 / {shares} shares, t = {round(threshold * shares)}"
+        case = f"n = {nodes}; {shares} shares, t = {round(threshold * shares)}"
         rows = (
             ("client, ms", 1000 * mine.client_s, 1000 * other.client_s),
             ("upload, MB", mine.upload / 1e6, other.upload / 1e6),
@@ -85,10 +85,11 @@ def main() -> None:
         for what, a, b in rows:
             table.add_row(case, what, f"{a:.3g}", f"{b:.3g}", f"{a / b:.4f}")
             case = ""
-        table.add_row("", "largest error", f"{mine.error:g}", f"{other.error:.1e} of the mean", "")
-    for side, words in SECURITY.items():
-        table.add_row("security", side, words, "", "")
+        table.add_row("", "largest error of the mean", f"{mine.error:g}", f"{other.error:.1e}", "")
     console.print(table)
+    console.print("ours: m = 4 helpers, t = 1; hub and the slowest helper together")
+    for side, words in SECURITY.items():
+        console.print(f"security, {side}: {words}")
     console.print(f"load average at the end {os.getloadavg()[0]:.2f}")
 
 

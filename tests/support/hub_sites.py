@@ -134,7 +134,7 @@ class Values:
 class Sites:
     """The consortium: two administrators, a hub's folder, members approved one by one."""
 
-    def __init__(self, folder: Path, count: int = 4):
+    def __init__(self, folder: Path, count: int = 4, url: str = "tls+tcp://127.0.0.1:7443"):
         self.folder, self.hub = folder, folder / "hub"
         self.secret = folder / "passphrase"
         self.secret.write_text("correct horse battery staple\n")
@@ -147,7 +147,7 @@ class Sites:
         halves = [word for path in self.admins for word in ("--admin", f"{path}.pub")]
         command(
             *("init", "lungs", *halves, "--server-name", "hub.test"),
-            *("--url", "tls+tcp://127.0.0.1:7443", "--folder", self.hub),
+            *("--url", url, "--folder", self.hub),
         )
         self.sites: dict[str, Site] = {}
         for number in range(count):
