@@ -267,7 +267,7 @@ def model_service(
     *,
     load: Callable[[ModelSettings], Loaded] = load_model,
     flashed: Callable[[], Mapping[ModelId, Path]] = dict,
-    offered: Callable[[frozenset[str]], Collection[ModelId]] = frozenset,
+    offered: Callable[[frozenset[str]], Collection[ModelId]] = lambda names: (),
 ) -> ModelService:
     """Return the service that loads further packages beside the first.
 

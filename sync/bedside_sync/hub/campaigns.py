@@ -54,12 +54,7 @@ class Plan(Body):
         return self
 
 
-class State(StrEnum):
-    """How a rollout is."""
-
-    RUNNING = "running"
-    STOPPED = "stopped"
-    DONE = "done"
+RUNNING: Final = "running"
 
 
 class Campaign(Body):
@@ -80,7 +75,7 @@ class Campaign(Body):
     state: Literal["running", "stopped", "done"] = "running"
     group: Annotated[int, Field(ge=0)] = 0
     since: Annotated[int, Field(ge=0)] = 0
-    before: Annotated[dict[str, tuple[str, ...]], Field(default_factory=dict)]
+    before: dict[str, tuple[str, ...]] = Field(default_factory=dict)
     why: Annotated[str, Field(max_length=300)] = ""
 
     @property
@@ -145,7 +140,7 @@ def judge(campaign: Campaign, inventories: Mapping[str, Inventory]) -> Judgement
     Raises:
         WrongStateError: the rollout is over.
     """
-    if campaign.state != State.RUNNING:
+    if campaign.state != RUNNING:
         raise WrongStateError(f"the rollout is {campaign.state}")
     plan, group = campaign.plan, campaign.plan.groups[campaign.group]
     boxes = {box: standing(campaign, inventories.get(box)) for box in campaign.reached}
@@ -175,7 +170,7 @@ def follow(campaign: Campaign, judgement: Judgement, now: int) -> Campaign:
 
 def stopped(campaign: Campaign, why: str) -> Campaign:
     """Return a stopped campaign; WrongStateError when it is over."""
-    if campaign.state != State.RUNNING:
+    if campaign.state != RUNNING:
         raise WrongStateError(f"the rollout is {campaign.state}")
     return campaign.model_copy(update={"state": "stopped", "why": why})
 

@@ -9,10 +9,10 @@ from bedside_sync.distribution.gateway import site_of
 from bedside_sync.distribution.inventory import Inventory, SignedInventory, check_inventory
 from bedside_sync.distribution.repository import Repository
 from bedside_sync.hub.campaigns import (
+    RUNNING,
     Campaign,
     Judgement,
     Plan,
-    State,
     Verdict,
     follow,
     judge,
@@ -91,7 +91,7 @@ class Rollouts:
     def look(self, name: str) -> tuple[Campaign, Judgement | None]:
         """Return a rollout and what follows; None when it is over."""
         held = campaign(self.store, name)
-        running = held.state == State.RUNNING
+        running = held.state == RUNNING
         return held, judge(held, inventories(self.store)) if running else None
 
     def advance(self, name: str) -> tuple[Campaign, Judgement]:
@@ -109,7 +109,7 @@ class Rollouts:
 
     def advance_all(self) -> int:
         """Advance every rollout under way; returns how many changed."""
-        running = [one for one in campaigns(self.store) if one.state == State.RUNNING]
+        running = [one for one in campaigns(self.store) if one.state == RUNNING]
         return sum(self.advance(one.plan.name)[0] != one for one in running)
 
     def stop(self, name: str, why: str) -> Campaign:
