@@ -168,9 +168,9 @@ def declared_commands() -> dict[str, click.Command]:
     found = {}
     for script, target in project["scripts"].items():
         module = importlib.import_module(target.partition(":")[0])
+        # A module of commands has other groups beside its own, imported to be added.
         groups = [value for value in vars(module).values() if isinstance(value, click.Group)]
-        own = [group for group in groups if group.name not in {None, "main"}] or groups
-        found[script] = own[0]
+        found[script] = getattr(module, "cli", groups[0])
     return found
 
 
