@@ -25,6 +25,7 @@ from bedside_sync.distribution.updater import fetch_chunks
 from bedside_sync.hub.authority import pem
 from bedside_sync.hub.folder import read_hub
 from bedside_sync.transport_nng import Client, _client_tls
+from bench.flash_switch import switched
 from bench.plan import Plan
 from bench.report import Row, ratio_row
 from bench.secure_sum import Fleet, make_fleet
@@ -163,4 +164,7 @@ def fetched(plan: Plan, folder: Path) -> list[Row]:
 def run(plan: Plan) -> list[Row]:
     """Return the rows."""
     with TemporaryDirectory(prefix="bedside-bench-") as name:
-        return fetched(plan, Path(name))
+        return [
+            *fetched(plan, Path(name)),
+            *switched(BENCH, plan, Path(name) / "switch"),
+        ]
