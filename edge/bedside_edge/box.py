@@ -69,7 +69,7 @@ from bedside_edge.services.rollout import RolloutService
 from bedside_edge.services.routing import RoutingService
 from bedside_edge.services.update_night import Hub, UpdateNight
 from bedside_edge.services.watchdog import Watchdog
-from bedside_edge.services.windows import with_profile_window
+from bedside_edge.services.windows import under_profile
 from bedside_edge.services.witnessing import Times, Witnessing
 from bedside_edge.services.worker import Bell, Jobs, Worker
 from bedside_edge.services.workitems import WorkitemPerformer, WorkitemService
@@ -155,7 +155,7 @@ class Box:
         self.hardware.serving = serving(self.loaded)
         self.heat = heat_watch(self.loaded)
         profile = self.loaded.profile.profile
-        self.config = config = with_profile_window(config, profile, self.clock.now())
+        self.config = config = under_profile(config, profile, self.clock.now())
         self.access = access_service(config, self.state, self.clock, self.random)
         self.evidence = EvidenceService(
             self.state.evidence,

@@ -1,8 +1,6 @@
 """A box over a real folder: accepted at its first start, at no other, and refused by name."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 from click.testing import CliRunner
@@ -117,10 +115,6 @@ def test_accepting_by_hand_keeps_the_verdict_the_box_then_relies_on(package, tmp
     serving, entries = opened(settings(package, tmp_path), folder)
     assert serving.record.at == kept["at"]
     assert len(entries) == 1
-    few = subprocess.run(
-        [sys.executable, "-m", "bedside_edge", *map(str, words), "--dry-run", "--runs", "2"],
-        capture_output=True,
-        text=True,
-    )
-    assert few.returncode == 3
-    assert "2 runs, 6 asked" in json.loads(few.stdout)["failures"][0]
+    few = run(*words, "--dry-run", "--runs", "2")
+    assert few.exit_code == 3
+    assert "2 runs, 6 asked" in json.loads(few.output)["failures"][0]

@@ -11,10 +11,10 @@ from bedside_core.errors import (
 )
 from bedside_core.hardware.acceptance import CaseRuns, Surroundings
 from bedside_core.hardware.profile import parse_profile
-from bedside_edge.config import Config, Sync
+from bedside_edge.config import Config, Sync, Update
 from bedside_edge.services.hardware import Candidate, HardwareService, Serving
 from bedside_edge.services.heat import Heat
-from bedside_edge.services.windows import with_profile_window
+from bedside_edge.services.windows import under_profile
 from support.boards import PROFILES, recorded
 from support.fake_clock import FakeClock
 from support.memory_hardware import MemoryHardware, subject
@@ -151,16 +151,23 @@ def windowed(start, end, zone):
     ],
 )
 def test_the_profiles_window_becomes_the_boxs_in_utc(start, end, zone, now, told):
-    config = with_profile_window(Config(), windowed(start, end, zone), now)
+    config = under_profile(Config(), windowed(start, end, zone), now)
     assert (config.sync.window_start_minute, config.sync.window_minutes) == told
 
 
 def test_a_window_of_the_settings_goes_before_the_profiles():
     own = Config(sync=Sync(window_start_minute=77))
-    assert with_profile_window(own, windowed("01:00", "05:00", "UTC"), WINTER) is own
-    assert with_profile_window(own, PROFILE.profile, WINTER) is own
+    for profile in (windowed("01:00", "05:00", "UTC"), PROFILE.profile):
+        assert under_profile(own, profile, WINTER).sync == own.sync
+
+
+def test_the_stricter_of_settings_and_profile_says_how_large_a_package_may_be():
+    assert PROFILE.profile.storage.slot_mib == 2048
+    for settings, room in ((8192, 2048), (100, 100)):
+        config = Config(update=Update(slot_mib=settings))
+        assert under_profile(config, PROFILE.profile, WINTER).update.slot_mib == room
 
 
 def test_a_zone_nobody_knows_is_refused():
     with pytest.raises(InvalidProfileError, match="no time zone"):
-        with_profile_window(Config(), windowed("01:00", "05:00", "Mars/Base"), WINTER)
+        under_profile(Config(), windowed("01:00", "05:00", "Mars/Base"), WINTER)

@@ -1,4 +1,4 @@
-"""The hardware profile's window for exchange with the hub, in the words of the settings (UTC)."""
+"""What the hardware profile says of settings: the window for the hub (UTC), room for a slot."""
 
 from datetime import UTC, datetime
 from typing import Final
@@ -12,8 +12,11 @@ _DAY: Final = 24 * 60
 _FIELDS: Final = ("window_start_minute", "window_minutes")
 
 
-def with_profile_window(config: Config, profile: Profile, now: int) -> Config:
-    """Return the settings with the profile's first window where they keep their default one.
+def under_profile(config: Config, profile: Profile, now: int) -> Config:
+    """Return the settings as they hold on this hardware.
+
+    The stricter of both says how large a package for a slot may be; the profile's first window is
+    when to visit the hub where the settings keep their default one.
 
     Args:
         config: the settings; a window of their own goes before the profile's.
@@ -23,6 +26,10 @@ def with_profile_window(config: Config, profile: Profile, now: int) -> Config:
     Raises:
         InvalidProfileError: the time zone is none this machine knows.
     """
+    room = min(config.update.slot_mib, profile.storage.slot_mib)
+    config = config.model_copy(
+        update={"update": config.update.model_copy(update={"slot_mib": room})}
+    )
     own = any(getattr(config.sync, name) != getattr(Sync(), name) for name in _FIELDS)
     if own or not profile.windows:
         return config
