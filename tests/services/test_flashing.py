@@ -1,6 +1,7 @@
 """Installing, trying, confirming and taking back, over real rows and real folders."""
 
 import json
+import shutil
 
 import pytest
 
@@ -231,6 +232,23 @@ def test_a_profile_is_in_force_from_the_next_start(house):
     service.start([ProfileMismatchError.code])  # the start could not serve with it
     assert house.store.pair("profile").active == ""
     assert house.store.steps()[0].reason == "profile-mismatch"
+
+
+def test_a_restored_box_writes_its_slots_anew_from_pieces_that_are_here(house):
+    service = house.open()
+    for counter in (1, 2):
+        service.install(house.package(counter))
+    house.close()
+    shutil.rmtree(house.folder / "slots")  # what a backup does not hold
+    (house.folder / "slots" / "chunks").mkdir(parents=True)
+    service = house.open()
+    assert service.waiting == {"model/chest": "files-missing: not-found"}
+    house.close()
+    for counter in (1, 2):
+        house.package(counter)  # fetched again
+    service = house.open()
+    assert (house.whole(), service.waiting) == (["model/chest 2.0.0"], {})
+    assert service.roll_back("model/chest").version == "1.0.0"
 
 
 def test_two_that_change_a_pair_at_once_do_not_overwrite_each_other(house):

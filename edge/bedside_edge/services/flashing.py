@@ -191,7 +191,27 @@ class FlashingService:
                 if after != pair:
                     what = "emptied" if after.idle.state is SlotState.EMPTY else "staged"
                     self._save(pair, after, what, idle, BOX)
+                self._refill(pair)
                 self._folders.point(pair.kind, pair.active)
+
+    def _refill(self, pair: Pair) -> None:
+        """Write good slots anew whose files are gone: a backup holds the rows, not the files."""
+        for slot in (pair.a, pair.b):
+            if (
+                slot.state is not SlotState.GOOD
+                or self._folders.place(pair.kind, slot.name).exists()
+            ):
+                continue
+            manifest = self.held(pair.kind, slot.name)
+            try:
+                self._folders.fill(pair.kind, slot.name, manifest)
+                self._folders.verify(pair.kind, slot.name, manifest)
+            except BedsideError as missing:  # fetch it again: `bedside-edge update fetch`
+                self._folders.empty(pair.kind, slot.name)
+                self.waiting[pair.kind] = f"files-missing: {missing.code}"
+                log.warning("files of a slot are missing", extra={"code": missing.code})
+            else:
+                log.info("slot written anew", extra={"package": f"{pair.kind}/{slot.name}"})
 
     def start(self, profiles_failed: Sequence[str] = ()) -> None:
         """Recover, and note what the box started with.
