@@ -98,6 +98,10 @@ class SlotFolders(Protocol):
         """Remove what is in a slot's folder, and the folder; its chunks stay."""
         ...
 
+    def whole(self, kind: str, slot: str, manifest: TargetManifest) -> bool:
+        """Whether every file is there with its size; content is not read."""
+        ...
+
     def fill(
         self, kind: str, slot: str, manifest: TargetManifest, progress: Progress | None = None
     ) -> None:

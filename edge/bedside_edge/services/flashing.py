@@ -197,13 +197,13 @@ class FlashingService:
     def _refill(self, pair: Pair) -> None:
         """Write good slots anew whose files are gone: a backup holds the rows, not the files."""
         for slot in (pair.a, pair.b):
-            if (
-                slot.state is not SlotState.GOOD
-                or self._folders.place(pair.kind, slot.name).exists()
-            ):
+            if slot.state is not SlotState.GOOD:
                 continue
             manifest = self.held(pair.kind, slot.name)
+            if self._folders.whole(pair.kind, slot.name, manifest):
+                continue
             try:
+                self._folders.empty(pair.kind, slot.name)
                 self._folders.fill(pair.kind, slot.name, manifest)
                 self._folders.verify(pair.kind, slot.name, manifest)
             except BedsideError as missing:  # fetch it again: `bedside-edge update fetch`

@@ -43,6 +43,15 @@ class FlashFolders:
                 return
             sync_folder(place.parent)
 
+    def whole(self, kind: str, slot: str, manifest: TargetManifest) -> bool:
+        """Whether every file is there with its size; content is not read."""
+        place = self.place(kind, slot)
+        for one in manifest.files:
+            path = place / one.path
+            if path.is_symlink() or not path.is_file() or path.stat().st_size != one.size:
+                return False
+        return True
+
     def fill(
         self, kind: str, slot: str, manifest: TargetManifest, progress: Progress | None = None
     ) -> None:
