@@ -337,7 +337,7 @@ class ReleaseService:
             starts=window.starts,
             ends=window.ends,
             standings=standings(ledger, ledger.charges[prepared.fingerprint]),
-            views=views(prepared.request),
+            views=views(prepared),
         )
         document = release_document(prepared, values, around, earlier)
         key = self._device.key.key_id.hex()
@@ -383,9 +383,9 @@ def standings(ledger: Ledger, charge: Charge) -> tuple[Standing, ...]:
     return tuple(Standing(scope=s, cap=b.cap, spent=b.spent) for s, b in budgets)
 
 
-def views(request: ReleaseRequest) -> dict[str, float]:
+def views(prepared: Prepared) -> dict[str, float]:
     """Return the printed second price of the release alone; it decides nothing."""
-    spend = spend_of(request)
+    spend = spend_of(prepared)
     if isinstance(spend, GaussianSpend):
         units = gaussian_cost(spend.l2sq, spend.sigma2)
         return {"exact Gaussian epsilon of this release": gaussian_view(units)}

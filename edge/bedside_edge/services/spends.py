@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import lru_cache
 
-from bedside_core.release import ReleaseRequest, prepare
+from bedside_core.release import Prepared, ReleaseRequest, prepare
 from bedside_core.statistics.measure import ChoiceLaw, GaussianLaw, LaplaceLaw
 from bedside_edge.ports.accounting import GaussianSpend, PureSpend, Spend
 from bedside_edge.ports.privacy import Held, LedgerStore
@@ -18,10 +18,8 @@ from bedside_edge.ports.privacy import Held, LedgerStore
 _PAGE = 500
 
 
-@lru_cache(maxsize=4096)
-def spend_of(request: ReleaseRequest) -> Spend:
+def spend_of(prepared: Prepared) -> Spend:
     """Return what a release spends; by grade that of the mildest, whose patients lose the most."""
-    prepared = prepare(request)
     law: GaussianLaw | LaplaceLaw | ChoiceLaw | None = prepared.law or prepared.choice_law
     if prepared.strata is not None:
         law = max(prepared.strata.laws.values(), key=lambda one: one.cost)
@@ -33,10 +31,15 @@ def spend_of(request: ReleaseRequest) -> Spend:
     return PureSpend(epsilon=law.epsilon)
 
 
+@lru_cache(maxsize=4096)
+def _asked(request: ReleaseRequest) -> Spend:
+    return spend_of(prepare(request))
+
+
 def of_epoch(ledger: LedgerStore, dataset: str, epoch: int) -> Mapping[str, Spend]:
     """Return what each release of an epoch spends, by fingerprint; void ones too."""
     return {
-        one.fingerprint: spend_of(one.request)
+        one.fingerprint: _asked(one.request)
         for one in _every(ledger)
         if (one.request.dataset, one.request.epoch) == (dataset, epoch)
     }
