@@ -193,6 +193,10 @@ def test_validation_scores_signed_cases_by_group_and_another_model_reads_them_an
     counted = {name: one["positives"] + one["negatives"] for name, one in found["groups"].items()}
     assert counted == {"F": 20, "M": 9, "other": 0}
     assert not found["veto"]
+    with pytest.raises(NotFoundError):  # before anybody is charged
+        run(box, "validate", VALIDATE, model="ee" * 32)
+    with pytest.raises(NotFoundError):
+        run(box, "train", TRAIN, model="ee" * 32)
     before = box.lent
     _, again = run(box, "validate", VALIDATE, model="cd" * 32)
     assert box.lent > before

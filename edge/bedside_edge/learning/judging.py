@@ -36,6 +36,10 @@ class ValidateMaterial(Cases[ValidateSettings]):
         super().__init__("validate", store, permit)
         self._reads = reads
 
+    def ready(self, manifest: Manifest) -> None:
+        """Return when the box holds the manifest's model."""
+        self._reads.must_hold(manifest.model)
+
     def chosen(
         self, settings: ValidateSettings, manifest: Manifest, cases: Sequence[BoxCase]
     ) -> list[BoxCase]:

@@ -43,8 +43,14 @@ class Cases(Generic[S]):
         return [case for case in cases if case.study_id in allowed]
 
     def patients(self, manifest: Manifest, settings: bytes) -> Sequence[str]:
-        """Return the subject ids that could take part, in order of arrival."""
+        """Return the subject ids that could take part, in order of arrival.
+
+        Raises:
+            InvalidInputError: the settings are not ones of this task, or do not fit the manifest.
+            NotFoundError: the task needs a model the box does not hold yet; nobody is charged.
+        """
         wanted = self.settings(manifest, settings)
+        self.ready(manifest)
         found = self.chosen(wanted, manifest, self.permitted())
         return list(dict.fromkeys(case.subject_id for case in found))
 
@@ -56,6 +62,9 @@ class Cases(Generic[S]):
         if total.shape != (manifest.length,):  # a task that is wrong must not send anything
             raise InvalidInputError("the task made a vector of another length")
         return total
+
+    def ready(self, manifest: Manifest) -> None:
+        """Return when what the task needs is there; nothing by default."""
 
     def chosen(self, settings: S, manifest: Manifest, cases: Sequence[Case]) -> list[Case]:
         """Return the cases that say something for this task; all of them by default."""

@@ -38,6 +38,10 @@ class TrainMaterial(Cases[TrainSettings]):
         super().__init__(task, store, permit)
         self._reads, self._random = reads, random
 
+    def ready(self, manifest: Manifest) -> None:
+        """Return when the box holds the manifest's model."""
+        self._reads.must_hold(manifest.model)
+
     def chosen(
         self, settings: TrainSettings, manifest: Manifest, cases: Sequence[Case]
     ) -> list[Case]:

@@ -111,6 +111,10 @@ class CaseStore(Protocol):
 class Reads(Protocol):
     """What a model package says of cases. Runs a network: slow, never under a lock."""
 
+    def must_hold(self, package: str) -> None:
+        """Return when the package can be asked; NotFoundError when the box does not hold it."""
+        ...
+
     def features(self, case: Case, package: str) -> NDArray[np.float64] | None:
         """Return the mean pooled features over a study's images; None when none can be read.
 

@@ -51,6 +51,11 @@ class CaseReader:
         """`lend` lends the model of a package digest (64 hex digits); NotFoundError."""
         self._store, self._studies, self._objects, self._lend = store, studies, objects, lend
 
+    def must_hold(self, package: str) -> None:
+        """Return when the package can be asked; NotFoundError when the box does not hold it."""
+        with self._lend(package):
+            return
+
     def features(self, case: Case, package: str) -> NDArray[np.float64] | None:
         """Return the mean pooled features over a study's images; None when none can be read."""
         found = self._store.features(case.study_id, package)
