@@ -12,7 +12,8 @@ from bedside_flash.cli.common import EXISTING, FOLDER, bar, json_option, read_sm
 from bedside_flash.cli.keys import read_half
 
 if TYPE_CHECKING:
-    from bedside_sync.distribution.packages import Package
+    from bedside_sync.distribution.chunks import ChunkStore
+    from bedside_sync.distribution.manifest import TargetManifest
 
 
 @click.command()
@@ -52,7 +53,7 @@ def _package(folder: Path, key: Path | None) -> dict[str, Any]:
     found = read_package(folder)
     bundle = check_package_content(found, read_half(key).public if key else "")
     notes = ["model.sig is signed by this key" if bundle else "model.sig was not checked (--key)"]
-    notes.append(_bill(found))
+    notes.append(_bill(found.manifest, found.chunks))
     item = {
         "path": found.manifest.path,
         "digest": found.manifest.digest,
@@ -62,19 +63,19 @@ def _package(folder: Path, key: Path | None) -> dict[str, Any]:
     return {"ok": True, "bundle": bundle, "items": [item], "notes": notes}
 
 
-def _bill(package: "Package") -> str:
+def _bill(manifest: "TargetManifest", chunks: "ChunkStore") -> str:
     """Check the bill of materials of a package against its files; say what was found."""
     from bedside_core.model_bom import BOM_NAME
     from bedside_flash.bom import LOCK_NAME, check_listed
 
-    files = {one.path: one for one in package.manifest.files}
-    named = [p for p, one in files.items() if one.sha256 == package.manifest.sbom]
+    files = {one.path: one for one in manifest.files}
+    named = [p for p, one in files.items() if one.sha256 == manifest.sbom]
     names = named or [path for path in (BOM_NAME,) if path in files]
     if not names:
         return "no bill of materials in it"
 
     def content(path: str) -> bytes:
-        return b"".join(package.chunks.read(digest) for digest in files[path].chunks)
+        return b"".join(chunks.read(digest, keep=True) for digest in files[path].chunks)
 
     lock = content(LOCK_NAME).decode() if LOCK_NAME in files else ""
     digests = {path: one.sha256 for path, one in files.items()}
@@ -118,8 +119,14 @@ def _stick(folder: Path, root: bytes, quiet: bool) -> dict[str, Any]:
         {"path": m.path, "digest": m.digest, "counter": m.release_counter, "bytes": m.size}
         for m in manifests
     ]
+    bills = [f"{one.path}: {_bill(one, chunks)}" for one in manifests]
     notes = [f"for {one.site}, serial {one.serial}, {len(one.items)} items" for one in sites]
-    return {"ok": True, "items": items, "notes": notes, "sites": [one.site for one in sites]}
+    return {
+        "ok": True,
+        "items": items,
+        "notes": bills + notes,
+        "sites": [one.site for one in sites],
+    }
 
 
 def _targets(folder: Path) -> list[str]:

@@ -12,19 +12,17 @@ new one. One process changes it at a time.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
-from tuf.api.metadata import Root, Snapshot, Targets, Timestamp
+from tuf.api.metadata import Snapshot, Targets, Timestamp
 
 from bedside_core.errors import (
     AlreadyExistsError,
     InvalidConfigError,
     InvalidInputError,
     InvalidMetadataError,
-    InvalidTargetError,
     NotFoundError,
     StaleAssignmentError,
     TargetNotSignedError,
@@ -36,12 +34,12 @@ from bedside_sync.distribution.assignment import (
     Window,
     assignment_path,
     owner_of,
-    read_assignment,
 )
 from bedside_sync.distribution.chunks import ChunkStore
 from bedside_sync.distribution.disk import alone, read_plain, write_durably
-from bedside_sync.distribution.manifest import TargetManifest, read_manifest
-from bedside_sync.distribution.roles import ONLINE, Holders, Standing
+from bedside_sync.distribution.manifest import TargetManifest
+from bedside_sync.distribution.repository_files import LARGEST, TOP, Draft, RepositoryFiles
+from bedside_sync.distribution.roles import ONLINE, Holders
 from bedside_sync.distribution.signers import (
     PrivateKey,
     make_private,
@@ -50,8 +48,6 @@ from bedside_sync.distribution.signers import (
     read_private,
 )
 
-REPOSITORY: Final = "repository"  # in the hub's folder
-LARGEST: Final = 5_000_000  # bytes of any metadata, as python-tuf limits it
 _DAY: Final = 86_400
 _TIMESTAMP_EVERY: Final = _DAY // 2  # boxes see a fresh one well before it is a day old
 _WANTED: Final = {  # keys at least, threshold at least
@@ -61,41 +57,15 @@ _WANTED: Final = {  # keys at least, threshold at least
     "app": (1, 1),
     "policies": (1, 1),
 }
-TOP: Final = ("root", "targets", "snapshot", "timestamp")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Draft:
-    """Metadata that awaits signatures."""
-
-    role: str
-    version: int
-    path: Path
-    standing: Standing
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RoleStatus:
-    """A published role: its version, when it expires, whether its keys still are its keys."""
-
-    role: str
-    version: int
-    expires: int
-    valid: bool
-
-
-class Repository:
+class Repository(RepositoryFiles):
     """One hub's repository. Methods that change it hold its lock."""
 
     def __init__(self, folder: Path) -> None:
-        """Name the folder; nothing is read yet."""
-        self.folder = folder
+        """Name the folder; it may not exist yet."""
+        super().__init__(folder)
         self.chunks = ChunkStore(folder / "chunks") if folder.is_dir() else None
-
-    @property
-    def exists(self) -> bool:
-        """Whether a ceremony has begun here."""
-        return (self.folder / "online").is_dir()
 
     @contextmanager
     def _turn(self) -> Iterator[None]:
@@ -148,32 +118,6 @@ class Repository:
         return path
 
     # --- drafts --------------------------------------------------------------------------------
-
-    def drafts(self) -> list[Draft]:
-        """Return what awaits signatures, in the order it is published."""
-        found = [self._read_draft(path) for path in self._draft_files("*")]
-        order = {"root": 0, "targets": 1}
-        return sorted(found, key=lambda one: (order.get(one.role, 2), one.role))
-
-    def _draft_files(self, role: str) -> list[Path]:
-        return sorted((self.folder / "drafts").glob(f"[0-9]*.{role}.json"))
-
-    def _read_draft(self, path: Path) -> Draft:
-        role, data = role_of(path), read_plain(path, LARGEST)
-        version = roles.parsed(data).signed.version
-        return Draft(role=role, version=version, path=path, standing=self._standing(role, data))
-
-    def _standing(self, role: str, data: bytes) -> Standing:
-        if role == "root":
-            before = self._newest("root") if roles.read_role(data, Root).version > 1 else b""
-            return roles.standing(data, role, data, before)
-        above = "root" if role in TOP else "targets"
-        return roles.standing(data, role, self._coming(above))
-
-    def _coming(self, role: str) -> bytes:
-        """The draft of a role when there is one, else what is published."""
-        files = self._draft_files(role)
-        return read_plain(files[-1], LARGEST) if files else self._newest(role)
 
     def signed(self, data: bytes, role: str) -> Draft:
         """Take back a draft that people have signed elsewhere.
@@ -381,38 +325,6 @@ class Repository:
             release_counter=manifest.release_counter,
         )
 
-    def assignment(self, site: str) -> Assignment | None:
-        """Return a site's published assignment."""
-        path = assignment_path(site)
-        named = roles.read_role(self._newest("assign"), Targets).targets.get(path)
-        if named is None:
-            return None
-        file = self.target_file(path, named.hashes["sha256"])
-        return read_assignment(read_plain(file, LARGEST))
-
-    def sites(self) -> list[str]:
-        """Return the sites that have an assignment."""
-        named = roles.read_role(self._newest("assign"), Targets).targets
-        return sorted(path.removeprefix("assign/").removesuffix(".json") for path in named)
-
-    def packages(self) -> dict[str, str]:
-        """Return what is published, by path, with the manifest's digest."""
-        return {
-            path: target.hashes["sha256"]
-            for role in roles.delegated(self._newest("targets"))
-            if role != "assign" and self._version(role)
-            for path, target in roles.read_role(self._newest(role), Targets).targets.items()
-        }
-
-    def manifest(self, path: str, digest: str) -> TargetManifest:
-        """Return a package's manifest; NotFoundError."""
-        return read_manifest(read_plain(self.target_file(path, digest), LARGEST), path)
-
-    def target_file(self, path: str, digest: str) -> Path:
-        """Return where a target lies."""
-        folder, _, name = path.rpartition("/")
-        return self.folder / "targets" / folder / f"{digest}.{name}"
-
     def _write_target(self, path: str, data: bytes) -> None:
         write_durably(self.target_file(path, sha256(data).hexdigest()), data)
 
@@ -523,60 +435,6 @@ class Repository:
             copy()
             self._timestamp(now, self._newest("snapshot"))
 
-    # --- reading -------------------------------------------------------------------------------
-
-    def status(self) -> list[RoleStatus]:
-        """Return every published role."""
-        found = []
-        for role in ("root", "targets", "snapshot", "timestamp", *self._owners()):
-            if role == "timestamp":
-                path = self.folder / "metadata" / "timestamp.json"
-                data = read_plain(path, LARGEST) if path.is_file() else b""
-            else:
-                data = self._newest(role) if self._version(role) else b""
-            if data:
-                signed = roles.parsed(data).signed
-                expires = int(signed.expires.timestamp())
-                found.append(
-                    RoleStatus(
-                        role=role,
-                        version=signed.version,
-                        expires=expires,
-                        valid=self._in_force(role, data),
-                    )
-                )
-        return found
-
-    def _in_force(self, role: str, data: bytes) -> bool:
-        above = self._newest("root" if role in TOP else "targets")
-        try:
-            return roles.standing(data, role, above).missing == 0
-        except NotFoundError:
-            return False
-
-    def root(self) -> bytes:
-        """Return the first root: what boxes are told to trust."""
-        return read_plain(self.folder / "metadata" / "1.root.json", LARGEST)
-
-    def role_data(self, role: str) -> bytes:
-        """Return a published role's metadata, for its owner to go on from; NotFoundError."""
-        return self._newest(role)
-
-    def _owners(self) -> list[str]:
-        """Every role that ever published, delegated or not: a snapshot may not forget one."""
-        found = {role_of(path) for path in (self.folder / "metadata").glob("[0-9]*.json")}
-        return sorted(found - set(TOP))
-
-    def _version(self, role: str) -> int:
-        files = (self.folder / "metadata").glob(f"[0-9]*.{role}.json")
-        return max((int(path.name.split(".")[0]) for path in files), default=0)
-
-    def _newest(self, role: str) -> bytes:
-        version = self._version(role)
-        if not version:
-            raise NotFoundError(f"{role} is not published yet")
-        return read_plain(self.folder / "metadata" / f"{version}.{role}.json", LARGEST)
-
     def _online(self, role: str) -> PrivateKey:
         path = self.folder / "online" / f"{role}.pem"
         try:
@@ -588,14 +446,6 @@ class Repository:
         if self.chunks is None or not self.exists:
             raise NotFoundError("there is no repository here; `keys ceremony` begins one")
         return self.chunks
-
-
-def role_of(path: Path) -> str:
-    """Return the role a metadata file is of: `<version>.<role>.json`; InvalidTargetError."""
-    version, _, rest = path.name.partition(".")
-    if not version.isdigit() or not rest.endswith(".json"):
-        raise InvalidTargetError("metadata files are named <version>.<role>.json")
-    return rest.removesuffix(".json")
 
 
 def _numbered(data: bytes, version: int) -> bytes:

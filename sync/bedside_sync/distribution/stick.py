@@ -13,7 +13,8 @@ from bedside_sync.distribution import roles
 from bedside_sync.distribution.assignment import assignment_path
 from bedside_sync.distribution.chunks import ChunkStore
 from bedside_sync.distribution.disk import read_plain, write_durably
-from bedside_sync.distribution.repository import LARGEST, Repository
+from bedside_sync.distribution.repository import Repository
+from bedside_sync.distribution.repository_files import LARGEST
 
 
 def export(

@@ -80,7 +80,8 @@ def run_hub(
             taken. NotFoundError, InvalidConfigError: no hub in the folder.
     """
     from bedside_sync.distribution.gateway import Gateway, site_of
-    from bedside_sync.distribution.repository import REPOSITORY, Repository
+    from bedside_sync.distribution.repository import Repository
+    from bedside_sync.distribution.repository_files import REPOSITORY
     from bedside_sync.hub.inventories import campaigns, summary
 
     hub = read_hub(folder)

@@ -22,7 +22,8 @@ from bedside_sync.hub.process import now
 from bedside_sync.secagg.bodies import decode
 
 if TYPE_CHECKING:
-    from bedside_sync.distribution.repository import Draft, Repository
+    from bedside_sync.distribution.repository import Repository
+    from bedside_sync.distribution.repository_files import Draft
     from bedside_sync.distribution.roles import Holders
 
 _KEY = click.option(
@@ -43,7 +44,8 @@ def keys() -> None:
 
 def opened(folder: Path) -> "Repository":
     """Return the repository of a hub's folder."""
-    from bedside_sync.distribution.repository import REPOSITORY, Repository
+    from bedside_sync.distribution.repository import Repository
+    from bedside_sync.distribution.repository_files import REPOSITORY
 
     return Repository(folder / REPOSITORY)
 
@@ -162,7 +164,7 @@ def sign(
       bedside-hub keys sign 1.root.json --key ada.key
     """
     from bedside_sync.distribution import roles
-    from bedside_sync.distribution.repository import role_of
+    from bedside_sync.distribution.repository_files import role_of
     from bedside_sync.distribution.signers import SignerFile, open_signer
 
     data, role = read_small(draft, _LARGEST), role_of(draft)
@@ -295,7 +297,7 @@ def _left(seconds: int) -> str:
 
 def quietly(repository: "Repository", path: Path) -> None:
     """Take a signed copy back, naming its file in the error."""
-    from bedside_sync.distribution.repository import role_of
+    from bedside_sync.distribution.repository_files import role_of
 
     try:
         repository.signed(read_small(path, _LARGEST), role_of(path))
