@@ -11,6 +11,7 @@ from bedside_core.errors import (
     InvalidConfigError,
     InvalidInputError,
     KeysSealedError,
+    NotFoundError,
     StoreUnavailableError,
 )
 from bedside_core.evidence.entry import Kind
@@ -18,12 +19,11 @@ from bedside_edge.cli import cli
 from bedside_edge.config import Config, parse_config
 from bedside_edge.ports.key_protection import Protection
 from bedside_edge.state_folder import open_folder
-from bedside_edge.system import age_files, key_export, key_files, key_migration
+from bedside_edge.system import age_files, key_export, key_files, key_migration, tpm2
 from bedside_edge.system.clock import SystemClock
-from bedside_edge.system.passphrase import PassphraseSealer
 from bedside_edge.system.random_os import OsRandom
 from support.memory_sealer import MemorySealer
-from support.swtpm import software_tpm
+from support.swtpm import require_swtpm, software_tpm
 
 WORDS = "correct horse battery staple"
 SECRET = ("box.key", "log.key")
@@ -39,6 +39,12 @@ def passphrase(tmp_path, monkeypatch):
     path.write_text(WORDS)
     monkeypatch.setenv("BEDSIDE_KEYS_PASSPHRASE_FILE", str(path))
     return path
+
+
+@pytest.fixture
+def simulated(monkeypatch):
+    """Sealing without its cost; held to the same contract as the real ones."""
+    monkeypatch.setattr(key_files, "sealer_for", lambda _: MemorySealer())
 
 
 @pytest.fixture
@@ -62,10 +68,6 @@ def box(folder):
     return contents(folder / "keys")
 
 
-def sealer():
-    return PassphraseSealer(WORDS, OsRandom())
-
-
 def run(*words, code=0):
     answer = CliRunner().invoke(cli, [str(word) for word in words])
     if code == 0 and answer.exception and not isinstance(answer.exception, SystemExit):
@@ -73,10 +75,10 @@ def run(*words, code=0):
     return answer
 
 
-def test_sealing_leaves_no_plain_key_and_the_box_opens(tmp_path, passphrase):
+def test_sealing_leaves_no_plain_key_and_the_box_opens(tmp_path, simulated):
     folder = tmp_path / "state"
     before = box(folder)
-    key_migration.seal(folder / "keys", sealer(), "", OsRandom())
+    key_migration.seal(folder / "keys", MemorySealer(), "", OsRandom())
     assert key_migration.status(folder / "keys").protection is Protection.PASSPHRASE
     everything = b"".join(p.read_bytes() for p in (folder / "keys").iterdir())
     for name, content in before.items():
@@ -92,9 +94,8 @@ def test_sealing_leaves_no_plain_key_and_the_box_opens(tmp_path, passphrase):
 
 
 @pytest.mark.parametrize("to", ["sealed", "plain"])
-def test_a_cut_at_any_step_leaves_one_whole_set(tmp_path, monkeypatch, to):
+def test_a_cut_at_any_step_leaves_one_whole_set(tmp_path, simulated, to):
     """Every system call that changes the folder is a place to be cut at; all are tried."""
-    monkeypatch.setattr(key_files, "sealer_for", lambda _: MemorySealer())
     at, done = 0, False
     while not done:
         folder = tmp_path / f"cut-{at}" / "keys"
@@ -145,20 +146,30 @@ def _cut_after(patch, number):
         patch.setattr(os, name, counted(getattr(os, name)))
 
 
-def test_two_different_keys_open_nothing(tmp_path, passphrase):
+def test_a_folder_without_keys_and_a_machine_without_a_tpm_are_told(tmp_path):
+    assert isinstance(run("keys", "status", "--state", tmp_path, code=4).exception, NotFoundError)
+    refused = run("keys", "seal", "--to", "file", "--state", tmp_path / "no", code=5)
+    assert isinstance(refused.exception, StoreUnavailableError)
+    if not tpm2.has_tpm():
+        require_swtpm()
+        with pytest.raises(KeysSealedError, match="no TPM"):
+            tpm2.Tpm2Tools().seal(bytes(32))
+
+
+def test_two_different_keys_open_nothing(tmp_path, simulated):
     folder = tmp_path / "state"
     box(folder)
-    key_migration.seal(folder / "keys", sealer(), "", OsRandom())
+    key_migration.seal(folder / "keys", MemorySealer(), "", OsRandom())
     key_files.write_plain(folder / "keys" / "box.key", b"another", OsRandom())
     with pytest.raises(StoreUnavailableError, match="differ"):
         opened(folder)
 
 
-def test_every_changed_byte_of_the_sealed_file_is_noticed(tmp_path, passphrase):
+def test_every_changed_byte_of_the_sealed_file_is_noticed(tmp_path, simulated):
     folder = tmp_path / "keys"
     folder.mkdir(mode=0o700)
     key_files.write_plain(folder / "box.key", b"content", OsRandom())
-    key_migration.seal(folder, sealer(), "", OsRandom())
+    key_migration.seal(folder, MemorySealer(), "", OsRandom())
     document = json.loads((folder / "sealed.json").read_text())
     document["files"]["log.key"] = document["files"]["box.key"]  # moved to another name
     (folder / "sealed.json").write_text(json.dumps(document))
@@ -217,6 +228,10 @@ def test_keys_sealed_to_the_tpm_open_recover_and_say_so_in_the_log(tmp_path, mon
         assert key_migration.secret_files(folder / "keys") == before
         assert key_migration.status(folder / "keys").recovery
         opened(folder).close()
+
+        run("keys", "recover", "--identity", path, "--to", "file", "--state", folder)
+        assert contents(folder / "keys") == before
+        run("keys", "seal", "--to", "tpm", *words)
 
         # what this machine seals no other opens: the export holds the keys themselves
         data = key_export.export_keys(folder / "keys", WORDS, OsRandom())

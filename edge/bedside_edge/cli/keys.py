@@ -13,7 +13,7 @@ from pathlib import Path
 
 import click
 
-from bedside_core.errors import InvalidInputError, StoreUnavailableError
+from bedside_core.errors import InvalidInputError, NotFoundError, StoreUnavailableError
 from bedside_edge.config import Config, load_config
 from bedside_edge.logs import set_up_logging
 
@@ -54,6 +54,8 @@ def show_status(config_path: Path | None, state: Path | None, as_json: bool) -> 
     from bedside_edge.system.tpm2 import has_tpm
 
     config, folder = _settings(config_path, state)
+    if not (folder / "keys").is_dir():
+        raise NotFoundError(f"there are no keys in {folder}; name the box's folder with --state")
     found = status(folder / "keys")
     if as_json:
         click.echo(json.dumps(asdict(found) | {"tpm": has_tpm()}, sort_keys=True))

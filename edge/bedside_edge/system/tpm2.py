@@ -111,6 +111,8 @@ def _run(program: str, *words: str, folder: Path, given: bytes = b"") -> bytes:
         )
     if program == "tpm2_load":
         raise KeysSealedError(f"the keys were sealed to another TPM: {_RECOVER}")
+    if not has_tpm():
+        raise KeysSealedError("there is no TPM on this machine")
     raise KeysSealedError(f"the TPM does not answer, or refuses ({program})")
 
 
