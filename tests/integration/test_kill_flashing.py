@@ -250,5 +250,6 @@ def test_the_simulated_cut_does_find_a_file_that_was_never_synced(ram, monkeypat
     disk.committed()
     disk.restore(ram / "cut")
     monkeypatch.undo()
+    shutil.rmtree(ram / "cut" / "slots" / "chunks")  # or the start would heal it from them
     with pytest.raises((NotFoundError, ChunkMismatchError)):
         check(ram / "cut", True, "3.0.0", 3)
