@@ -334,6 +334,7 @@ class HttpBox:
         known_peer: bool = True,
         work_rows: Any = None,
         privacy: Any = None,  # support.privacy_desk has one over a real ledger
+        sync: Any = None,  # support.nights has one over a real state folder
         keeping: Any = None,  # erasure and retention are tested over a real folder
         incidents: Any = None,
         witness: Any = None,  # tests/services/test_witnessing.py has both over real folders
@@ -408,6 +409,7 @@ class HttpBox:
             clock=FixedClock(),
             random=self._bytes,
             privacy=privacy,
+            sync=sync,
             learning=learning,
             hardware=hardware,
         )

@@ -9,8 +9,8 @@ it was or ever will be opened. The charge rows of an erased patient stay, under 
 import hashlib
 import json
 import sqlite3
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
 
 from bedside_core.errors import (
     AlreadyExistsError,
@@ -386,9 +386,9 @@ class SqliteSync:
 
     # --- inside --------------------------------------------------------------------------------
 
-    def _record(self, c: sqlite3.Connection, actor: str, refs: dict[str, int | str]) -> int:
+    def _record(self, c: sqlite3.Connection, actor: str, refs: Mapping[str, int | str]) -> int:
         return self._p.record(c, Event(kind=Kind.SYNC_ROUND, actor=as_actor(actor), refs=refs))
 
 
-def _all(c: sqlite3.Connection, query: str, *values: object) -> list[tuple]:
+def _all(c: sqlite3.Connection, query: str, *values: object) -> list[tuple[Any, ...]]:
     return c.execute(query, values).fetchall()

@@ -111,7 +111,8 @@ class SqliteJournal:
         row = self._row(round_name, fact)
         if row is None:
             raise NotFoundError("the round has no such fact")
-        digest, slot, data, file = row
+        digest, slot, held, file = row
+        data = held or b""
         if slot:
             data = self._p.slots.unwrap(slot, data, self._context(round_name, fact))
         elif file:
@@ -121,7 +122,7 @@ class SqliteJournal:
                 raise NotFoundError("the round's fact is not on this disk") from cause
         if hashlib.sha256(data).digest() != digest:
             raise NotFoundError("the round's fact is damaged")
-        return bytes(data)
+        return data
 
     def has(self, round_name: str, fact: str) -> bool:
         """Whether the fact is there."""

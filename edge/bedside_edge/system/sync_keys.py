@@ -1,10 +1,15 @@
 """Private keys of a consortium's member: Ed25519 identity, EC P-256 for transport."""
 
+from typing import TYPE_CHECKING
+
 from bedside_core.errors import StoreUnavailableError
 from bedside_core.signatures import Sign
 from bedside_edge.ports import RandomBytes
 from bedside_edge.ports.sync import Member
 from bedside_sync.joining import SignedRequest, Welcome, check_welcome, make_request
+
+if TYPE_CHECKING:  # it takes its time to import
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
 
 
 class MemberKeys:
@@ -53,7 +58,7 @@ class MemberKeys:
         check_welcome(welcome, box, _load(transport).public_key())
 
 
-def _load(pem: bytes):  # type: ignore[no-untyped-def]  # noqa: ANN202  cryptography is imported late
+def _load(pem: bytes) -> "EllipticCurvePrivateKey":
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 

@@ -25,7 +25,7 @@ def nights_router(services: Services, storage: WorkPool) -> APIRouter:
             raise NotReadyError("this service takes part in no rounds")
         store = services.sync.store
         return {
-            "status": services.sync.status(),
+            "found": services.sync.status(),
             "nights": [draw(one, store.events(one)) for one in store.nights(_SHOWN)],
         }
 

@@ -1,0 +1,162 @@
+"""A real box process in a round with a real hub process: joined, charged, killed, counted."""
+
+import hashlib
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from bedside_sync.calls import HubCalls
+from bedside_sync.task_code import task_code
+from bedside_sync.tasks import kinds
+from support import hub_sites
+from support.chest import chest
+from support.hub_child import HubProcess
+from support.hub_sites import Sites, command
+from support.running_box import running_box
+
+pytestmark = pytest.mark.slow
+
+CENSUS = kinds.KINDS["collect"].model_validate(
+    {"tables": [{"name": "kind", "axes": [{"field": "image.modality", "keys": ["CR", "CT"]}]}]}
+)
+SETTINGS = """
+[sync]
+window_start_minute = 0
+window_minutes = 1440
+jitter_minutes = 0
+poll_s = 1
+purposes = ["collect"]
+least_hospitals = 3
+"""
+STUDIES = 4
+
+
+def cli(*words):
+    code = "from bedside_edge.cli import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", code, "sync", *map(str, words), "--json"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    return json.loads(ran.stdout.splitlines()[-1])
+
+
+def until(found, seconds=60.0):
+    deadline = time.monotonic() + seconds
+    while not (answer := found()):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    return answer
+
+
+def where_of(box):
+    return "--url", box.url, "--token", box.token
+
+
+def states(box):
+    return {one["round"]: one["state"] for one in box.http.get("/api/v1/sync").json()["rounds"]}
+
+
+def test_a_box_joins_by_files_and_its_cases_are_counted_although_it_is_killed(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(hub_sites, "CODE", task_code().hex())
+    (tmp_path / "consortium").mkdir()
+    sites = Sites(tmp_path / "consortium")
+    hub = HubProcess(sites.hub)
+    place = sites.hub / "hub.json"
+    place.write_text(place.read_text().replace("tls+tcp://127.0.0.1:7443", hub.url))
+    folder = tmp_path / "box"
+    try:
+        with running_box(folder, SETTINGS) as box:
+            where = where_of(box)
+            (tmp_path / "agreement.pdf").write_bytes(b"signed by both")
+            agreed = ("--title", "Lungs", "--purpose", "collect", "--same-region", *where)
+            cli("agreement", "add", "lungs", tmp_path / "agreement.pdf", *agreed)
+            request, entry = tmp_path / "request.json", tmp_path / "entry.json"
+            asked = ("--box", "box-9", "--organisation", "hospital-9", "-o", request)
+            told = cli("join", *asked, *where)["fingerprint"]
+            words = ("roster", "propose", request, "--out", entry, "--folder", sites.hub)
+            assert command(*words)["fingerprint"] == told
+            sites.sign(entry)
+            welcome = tmp_path / "welcome.json"
+            command("roster", "approve", entry, "--out", welcome, "--folder", sites.hub)
+            cli("join", "--welcome", welcome, *where)
+            box.store_datasets([chest(number) for number in range(1, STUDIES + 1)])
+            box.settled()
+            open_round(sites, hub, tmp_path)
+            until(lambda: states(box).get("census-1") in ("opened", "sealed", "acked"))
+            box.kill()
+        with running_box(folder, SETTINGS) as box:
+            until(lambda: states(box).get("census-1") == "acked")
+            values = np.zeros(CENSUS.layout.length, np.int64)
+            for site in list(sites.sites.values()):
+                sites.report(site, hub.url, values, timeouts=hub_sites.SLOW)
+            sites.wait("closed", seconds=90)
+            for _ in range(4):
+                for site in sites.sites.values():
+                    sites.help(site, hub.url)
+            sites.wait("published")
+            cli("now", *where_of(box))  # it would come by itself, within ten minutes
+            assert states(box) == {"census-1": "included"}
+            view = box.http.get("/api/v1/sync").json()["rounds"][0]
+            assert view["honest_boxes"] == 5
+            assert view["epsilon"] > 0
+            night = box.http.get("/api/v1/sync/nights").json()["nights"][0]
+            steps = [(one["step"], one["outcome"]) for one in night["events"]]
+            assert ("send", "done") in steps
+            assert ("record", "done") in steps
+            (tmp_path / "page.html").write_text(box.http.get("/nights").text)
+            assert "census-1" in (tmp_path / "page.html").read_text()
+            assert box.stop() == 0
+        command("round", "publish", "census-1", "--out", tmp_path / "out", "--folder", sites.hub)
+        total = np.load(tmp_path / "out" / "census-1.sum.npy")
+        reports = sites.show()["reported"]
+        assert sorted(one["box"] for one in reports) == [*(f"box-{n}" for n in range(4)), "box-9"]
+        sigma = 64 * 2 / 5**0.5 * 1.1  # of one box's noise; only the real box adds any
+        assert abs(int(total[0]) - 64 * STUDIES) <= 12 * sigma
+        assert total.any()  # it did
+        with sites.sites["box-0"].client(hub.url) as client:
+            assert HubCalls(client).records(0) == ["census-1"]
+    finally:
+        hub.stop()
+        hub.close()
+
+
+def open_round(sites, hub, tmp_path):
+    plan = kinds.plan_lines(CENSUS)
+    (sites.folder / "census.json").write_bytes(CENSUS.encode())
+    path = sites.plan(
+        length=CENSUS.layout.length,
+        open_for="20s",
+        task="collect",
+        settings=hashlib.sha256(CENSUS.encode()).hexdigest(),
+        code=task_code().hex(),
+        scale=plan["scale"],
+        sensitivity2=plan["sensitivity2"],
+        largest=plan["largest"],
+        least_boxes=5,
+    )
+    text = path.read_text().replace(
+        f'settings = "{hashlib.sha256(CENSUS.encode()).hexdigest()}"',
+        'settings_file = "census.json"',
+    )
+    (segment,) = plan["segments"]
+    path.write_text(text.replace('name = "all"', f'name = "{segment["name"]}"'))
+    manifest = sites.folder / "census-1.manifest.json"
+    words = ("round", "propose", path, "--out", manifest, "--folder", sites.hub)
+    for box in command(*words)["awaited"]:
+        with sites.sites[box].client(hub.url) as client:
+            calls = HubCalls(client)
+            for wanted in calls.upcoming():
+                calls.helper_key(wanted, sites.sites[box].helper().announce(wanted))
+    assert command(*words)["awaited"] == []
+    sites.sign(manifest)
+    command("round", "open", manifest, "--folder", sites.hub)
