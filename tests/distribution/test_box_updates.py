@@ -4,9 +4,11 @@ import json
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from bedside_core.errors import (
     BedsideError,
@@ -17,9 +19,15 @@ from bedside_core.errors import (
     StoreUnavailableError,
     UpdateRunningError,
 )
+from bedside_edge.cli import cli
+from bedside_edge.config import Config, load_config
 from bedside_edge.services.updates import Place, UpdateService
+from bedside_edge.state_folder import open_folder
 from bedside_edge.store.database import Database
 from bedside_edge.store.distribution import SqliteDistribution
+from bedside_edge.system.clock import SystemClock
+from bedside_edge.system.random_os import OsRandom
+from bedside_edge.updating import Updating
 from bedside_sync.distribution.assignment import Running
 from bedside_sync.distribution.chunks import ChunkStore
 from bedside_sync.distribution.disk import alone
@@ -327,3 +335,63 @@ def test_every_piece_is_synced_renamed_and_its_folder_synced(house, tmp_path):
         assert any("fsync(" in line and part in line for line in lines[:number])
         folder = Path(place).parent
         assert any("fsync(" in line and f"{folder}>" in line for line in lines[number:])
+
+
+# --- what people and the API use -----------------------------------------------------------------
+
+
+def _ended(updating):
+    deadline = time.monotonic() + 20
+    while updating.look().running:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    return updating.told()
+
+
+def test_a_look_in_the_background_tells_how_it_goes_and_ends_when_the_box_does(
+    house, box, tmp_path
+):
+    stick = _stick(house, tmp_path / "media" / "usb")
+    config = Config.model_validate({"update": {"media": str(tmp_path / "media")}})
+    updating = Updating(box.service, config, None)
+    updating.begin(stick, "person:anna", fetch=True)
+    found = _ended(updating)
+    assert (found["ended"], found["done"], found["total"]) == ("", CHUNK + 17, CHUNK + 17)
+    assert [(item["kind"], item["here"]) for item in found["items"]] == [
+        *(("profile", True), ("model/chest", True))
+    ]
+    updating.begin(tmp_path / "elsewhere", "person:anna", fetch=False)
+    assert _ended(updating)["ended"] == "forbidden-path"
+    (tmp_path / "media" / "link").symlink_to(house.repository.folder)
+    updating.begin(tmp_path / "media" / "link", "person:anna", fetch=False)
+    assert _ended(updating)["ended"] == "forbidden-path"
+    updating.stop()
+    with pytest.raises(NotReadyError):
+        updating.begin(stick, "person:anna", fetch=False)
+
+
+def test_the_command_fetches_from_a_stick_on_a_stopped_box_and_says_what_is_refused(tmp_path):
+    folder = tmp_path / "box"
+    house = House(tmp_path / "house", now=int(time.time())).begin()  # the command asks the clock
+    house.assign(house.publish({"model.onnx": noise(1000)}))
+    config = tmp_path / "box.toml"
+    (tmp_path / "root.json").write_bytes(house.root)
+    config.write_text(
+        f'[update]\nroot = "{tmp_path / "root.json"}"\nsite = "s0001"\n', encoding="utf-8"
+    )
+    open_folder(load_config(config)[0], folder, SystemClock(), OsRandom()).close()
+    stick = _stick(house, tmp_path / "stick")
+
+    def run(*words):
+        given_ = [*map(str, words), "--config", str(config), "--state", str(folder), "--json"]
+        return CliRunner().invoke(cli, ["update", *given_])
+
+    ran = run("fetch", "--from", stick)
+    assert ran.exit_code == 0, ran.output
+    assert all(item["here"] for item in json.loads(ran.output)["items"])
+    (stick / "metadata" / "timestamp.json").write_bytes(b"{}")
+    ran = run("check", "--from", stick)
+    assert isinstance(ran.exception, BedsideError)
+    assert ran.exception.code == "invalid-metadata"
+    ran = run("check")
+    assert ran.exception.code == "not-ready"
