@@ -44,6 +44,7 @@ def cli() -> None:
     A consortium begins:  admin key (twice), init, serve
     A site joins:         roster show, roster propose, admin sign (twice), roster approve
     A round:              round propose, admin sign (twice), round open, round show, round publish
+    Packages:             keys ceremony, publish add, publish commit, publish assign
     """
 
 
