@@ -256,6 +256,7 @@ def rights_service(
         reviews=reviews,
         log=state.evidence,
         erase=erase,
+        extras=lambda subject: state.learning.extras([subject]).get(subject, {}),
     )
     return RightsService(
         state.rights,

@@ -93,9 +93,16 @@ def test_a_copy_holds_the_results_and_proofs_that_verify(box, officer, subject):
     assert (found["state"], len(found["response"])) == ("answered", 64)
 
 
-def test_to_know_says_what_is_held(officer, subject):
+def test_to_know_says_what_is_held_from_other_sources_too(officer, subject):
+    data = dcmread(FILE, stop_before_pixels=True)
+    row = {"patient_id": data.PatientID, "issuer": data.get("IssuerOfPatientID", "")}
+    rows = {"rows": [row | {"value": "high"}]}
+    assert officer.put("/api/v1/sources/lab", json=rows).raise_for_status().json()["known"] == 1
+    with answer(officer, ask(officer, subject, "copy")) as archive:
+        assert json.loads(archive.read("other-sources.json")) == {"lab": "high"}
     with answer(officer, ask(officer, subject, "know")) as archive:
         held = json.loads(archive.read("held.json"))
+    assert held["other_sources"] == ["lab"]
     assert (held["studies"], held["images"]) == (1, 1)
     assert held["purposes"] == ["training"]
 

@@ -10,7 +10,7 @@ import json
 import logging
 import tomllib
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -78,6 +78,8 @@ class Sources:
     reviews: Callable[[str], Sequence[ReviewRecord]]
     log: EvidenceLog
     erase: Callable[[Gate, Asker, str], str]  # a patient; returns the erasure's id
+    # what the hospital added of a patient from elsewhere, by name of the source
+    extras: Callable[[str], Mapping[str, str]]
 
 
 class RightsService:
@@ -207,6 +209,7 @@ class RightsService:
                 "images": sum(len(self._sources.instances(one)) for one in studies),
                 "results": sum(len(found) for found in held.values()),
                 "log_entries": len(entries),
+                "other_sources": sorted(self._sources.extras(subject_id)),
                 "purposes": sorted(
                     {str(one.purpose) for one in self._consents.store.consents(subject_id)}
                 ),
@@ -228,6 +231,8 @@ class RightsService:
                 bundle["entry"] += made["entry"]
         bundle["entry"] += consents.get("entry", [])
         parts: dict[str, Json | bytes] = {"bundle.json": bundle}
+        if extras := self._sources.extras(subject_id):
+            parts["other-sources.json"] = dict(extras)
         for index in entries[:_MOST_PROOFS]:
             parts[f"proofs/{index}.tlog-proof"] = self._sources.log.proof(index)
         return parts
