@@ -183,20 +183,20 @@ def promoted(tmp_path, sites, test, *, break_it, train_z, validate_z, capsys):
         loose = ("--least", "0.6", "--gap", "0.4")
         command("promote", target, "validate-1", *loose, "--out", promotion, "--folder", joint.hub)
         joint.consortium.sign(promotion)
+        test_answers, labels = answers(PACKAGE, test)
+        reads = decode(TrainSettings, settings)
+        single = [alone(reads, one, test_answers.features, labels) for one in sites]
+        new, _ = answers(target, test)
+        joint_area = area(new.logit, labels)
+        with capsys.disabled():
+            sys.stdout.write(
+                f"\njoint test AUC {joint_area:.3f} (epsilon {shown['epsilon']:.2f}), single sites "
+                f"without noise {', '.join(f'{one:.3f}' for one in single)}; {solved['patients']}; "
+                f"the package before {area(test_answers.logit, labels):.3f}\n"
+            )
         serves(joint, promotion, package)
     finally:
         night.hub.close()
-    test_answers, labels = answers(PACKAGE, test)
-    reads = decode(TrainSettings, settings)
-    single = [alone(reads, one, test_answers.features, labels) for one in sites]
-    new, _ = answers(target, test)
-    joint_area = area(new.logit, labels)
-    with capsys.disabled():
-        sys.stdout.write(
-            f"\njoint test AUC {joint_area:.3f} (epsilon {shown['epsilon']:.2f}), single sites "
-            f"without noise {', '.join(f'{one:.3f}' for one in single)}; {solved['patients']}; "
-            f"the package before {area(test_answers.logit, labels):.3f}\n"
-        )
     return joint_area, max(single)
 
 
@@ -212,7 +212,7 @@ def serves(joint: Joint, promotion: Path, package: str) -> None:
         asked = {"version": "1.1.0", "promotion": alone}
         refused = box.http.put(way, json=asked, headers={"If-Match": "*"})
         assert refused.status_code in (403, 409, 422), refused.text
-        assert refused.json()["code"] == "untrusted-signature"
+        assert "untrusted-signature" in refused.text
         asked["promotion"] = text
         accepted = box.http.put(way, json=asked, headers={"If-Match": "*"})
         assert accepted.status_code == 200, accepted.text
