@@ -743,7 +743,7 @@ class NoSlotError(RefusedError):
     """No slot holds a version that may serve."""
 
     code = "no-good-slot"
-    status = 503
+    status = 409
 
 
 class CandidateRefusedError(RefusedError):

@@ -14,7 +14,7 @@ import socket
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from ipaddress import ip_network
 from pathlib import Path
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from bedside_core.errors import InvalidConfigError, InvalidInputError, SealedError, UnavailableError
 from bedside_core.findings import Check
 from bedside_core.incident import Cause
+from bedside_core.slots import Pair, SlotState
 from bedside_core.uses import Asker, Incident
 from bedside_edge.api.app import create_app
 from bedside_edge.api.metrics import Metrics
@@ -569,6 +570,8 @@ class Health:
             "alarms": float(len(box.state.studies.alarms())),
             "resident_bytes": float(_resident_bytes()),
             "deliveries_waiting": float(_ways(ways, DeliveryState.WAITING)),
+            "updates_waiting": float(len(box.flashing.waiting)),
+            "updates_bad": float(_bad_slots(box.flashing.pairs())),
             "deliveries_dead": float(_ways(ways, DeliveryState.DEAD)),
             **{f"jobs.{state}": float(count) for state, count in counts.items()},
         }
@@ -775,6 +778,10 @@ def _acceptor_settings(
 
 def _ways(counts: Mapping[tuple[str, DeliveryState], int], state: DeliveryState) -> int:
     return sum(count for (_, found), count in counts.items() if found is state)
+
+
+def _bad_slots(pairs: Sequence[Pair]) -> int:
+    return sum(slot.state is SlotState.BAD for pair in pairs for slot in (pair.a, pair.b))
 
 
 def _resident_bytes() -> int:

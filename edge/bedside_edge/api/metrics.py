@@ -26,6 +26,8 @@ GAUGES: Mapping[str, str] = {
     "alarms": "Alarms a person should look at",
     "resident_bytes": "Resident memory of the process",
     "deliveries_waiting": "Objects on their way to a destination",
+    "updates_waiting": "Kinds flashed that the box does not act on yet",
+    "updates_bad": "Slots whose candidate failed its trial",
     "deliveries_dead": "Objects no destination took; a person may send them again",
 }
 _JOBS = "jobs."
