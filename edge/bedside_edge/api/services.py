@@ -344,8 +344,10 @@ class Rollout(Protocol):
         """Return the changes, newest first, and how shadows compared."""
         ...
 
-    def activate(self, name: str, version: str, expected: int | None, actor: str) -> Deployment:
-        """Read studies with another version."""
+    def activate(
+        self, name: str, version: str, expected: int | None, actor: str, because: str = ""
+    ) -> Deployment:
+        """Read studies with another version; `because` is kept in the history."""
         ...
 
     def roll_back(self, name: str, expected: int | None, actor: str) -> Deployment:

@@ -1,14 +1,36 @@
 """A promotion the consortium signed, against the package this box holds and the root it pinned."""
 
+from typing import Protocol
+
 from bedside_core.errors import InvalidInputError, NotReadyError
-from bedside_edge.services.models import ModelService
 from bedside_edge.services.sync import SyncService
 from bedside_sync.promotion import Promotion, SignedPromotion, check_promotion
 from bedside_sync.secagg.bodies import decode
 
 
+class Served(Protocol):
+    """A loaded package."""
+
+    @property
+    def package_digest(self) -> str:
+        """`sha256:` and the digest of its manifest."""
+        ...
+
+
+class Models(Protocol):
+    """The packages of this box."""
+
+    def load(self, name: str, version: str = "") -> object:
+        """Open a package; NotFoundError, WrongStateError, or why it may not serve."""
+        ...
+
+    def model(self, name: str, version: str = "") -> Served:
+        """Return a loaded package; NotFoundError."""
+        ...
+
+
 def promoted(
-    data: bytes, name: str, version: str, models: ModelService, sync: SyncService | None
+    data: bytes, name: str, version: str, models: Models, sync: SyncService | None
 ) -> Promotion:
     """Return the promotion of a version of a model; loads it.
 
