@@ -44,10 +44,15 @@ class People:
         return self.folder / f"{name}.key.pub"
 
     def sign_drafts(self, *names):
+        """Each signs what is theirs: a passphrase takes a fifth of a second to check."""
         for path in sorted((self.sites.hub / "repository" / "drafts").iterdir()):
+            role = path.name.split(".")[1]
+            theirs = {"acme"} if role == "vendor-acme" else {"ada", "bo", "cy"}
+            theirs = {"ada"} if role in ("app", "policies") else theirs
             for name in names:
-                key = ("--key", self.folder / f"{name}.key")
-                command("keys", "sign", path, *key, "--yes", *self.secret)
+                if name in theirs and role != "assign":
+                    key = ("--key", self.folder / f"{name}.key")
+                    command("keys", "sign", path, *key, "--yes", *self.secret)
 
 
 @pytest.fixture(scope="module")
