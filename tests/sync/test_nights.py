@@ -1,7 +1,9 @@
 """Nights of real state folders against a hub: what is done, what is kept, what a kill changes."""
 
 import sqlite3
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from bedside_core.errors import (
@@ -10,12 +12,18 @@ from bedside_core.errors import (
     ManifestRefusedError,
     NotReadyError,
     RoundRefusedError,
+    SealedError,
+    WrongStateError,
 )
 from bedside_core.evidence.entry import Kind
+from bedside_edge.ports.sync import Caps, Price
+from bedside_edge.services.sync_source import check_bounds
 from bedside_sync.helper import ROUND_KEY
+from bedside_sync.secagg.machines import Box
 from bedside_sync.secagg.manifest import Purpose
 from bedside_sync.secagg.ring import tail
-from support.nights import EACH, KilledError, World
+from support.consortium import Consortium, Round
+from support.nights import EACH, LENGTH, KilledError, World
 
 
 @pytest.fixture
@@ -320,6 +328,88 @@ def test_a_restored_box_loses_its_helper_keys_and_sits_out(world):
     assert house.box_state("r-1") == "sealed"  # the hub holds its report of before
     assert house.state.sync.help_facts.rounds() == []
     assert house.sync.status().charges[0].patients == 0
+
+
+def set_back(house, then):
+    """Do something, then bring yesterday's database back."""
+    backup = house.world.folder / "copy.db"
+    house.state.database.copy_to(backup)
+    then()
+    house.close()
+    state = house.world.folder / house.name / "state"
+    for name in ("bedside.db-wal", "bedside.db-shm"):
+        (state / name).unlink(missing_ok=True)
+    backup.replace(state / "bedside.db")
+    house.open()
+
+
+def test_who_comes_after_a_restored_backup_owes_what_the_lost_rounds_can_have_cost(alone):
+    """A patient whom the backup does not know, or who was erased and sent again, pays once."""
+    house, caps = alone.houses["box-0"], Caps(lifetime=10, day=6)
+
+    def charge(name, patient, cost=5):
+        price = Price(round=name, cost=cost, honest=3, most=10)
+        return house.state.sync.charge(price, [patient], caps)
+
+    def lost():
+        assert charge("lost", house.patient(1)) == 1
+        for fact in ("manifest", "report"):
+            house.state.sync.facts.keep("lost", fact, b"x")
+
+    house.state.sync.facts.keep("before", "veto", b"x")
+    set_back(house, lost)
+    with pytest.raises(LedgerLockedError):
+        charge("r-1", house.patient(1))
+    house.state.sync.recover("person:ada", "person:bert", caps)
+    alone.clock.advance(1)
+    again = house.patient(1)  # the archive sends the study again
+    assert charge("r-1", again) == 0  # 5 lost and 5 now and a day's cap of 6
+    assert charge("r-2", again, cost=4) == 1
+    assert charge("r-3", again, cost=1) == 0
+
+
+def test_a_round_that_became_void_or_costs_something_else_is_not_charged_again(alone):
+    house, caps = alone.houses["box-0"], Caps(lifetime=10, day=10)
+    patient, sync = house.patient(1), house.state.sync
+    price = Price(round="r-1", cost=3, honest=3, most=10)
+    alone.clock.advance(1)
+    assert sync.charge(price, [patient], caps) == sync.charge(price, [patient], caps) == 1
+    with pytest.raises(WrongStateError):
+        sync.charge(replace(price, cost=2), [patient], caps)
+    sync.file_record(0, "r-1", bytes(32), Box.EXCLUDED)
+    with pytest.raises(WrongStateError):
+        sync.charge(price, [patient], caps)
+
+
+def test_a_sealed_box_does_not_visit_and_charges_nobody(alone):
+    house = alone.houses["box-0"]
+    house.state.database.write(
+        lambda c: c.execute("INSERT INTO box_states VALUES (2, 'sealed', 'i', 'person:a', '', 0)")
+    )
+    with pytest.raises(SealedError):
+        house.sync.visit()
+    house.sync.step()
+    assert house.events() == []
+    price = Price(round="r-1", cost=1, honest=3, most=10)
+    with pytest.raises(SealedError):
+        house.state.sync.charge(price, [], Caps(lifetime=10, day=10))
+
+
+@pytest.mark.parametrize(
+    "vector",
+    [
+        np.full(LENGTH, 4 * EACH, np.int64),  # every word may be, their norm may not
+        np.eye(1, LENGTH, dtype=np.int64)[0] * (4 * EACH + 1),
+        np.full(LENGTH, 2**62, np.int64),  # squares that would wrap
+        np.zeros(LENGTH - 1, np.int64),
+        np.zeros(LENGTH, np.int32),
+    ],
+)
+def test_a_task_that_adds_more_than_its_patients_may_sends_nothing(vector):
+    manifest = Round(Consortium(), length=LENGTH).manifest
+    check_bounds(np.eye(1, LENGTH, dtype=np.int64)[0] * 4 * EACH, manifest, 4)
+    with pytest.raises(ManifestRefusedError):
+        check_bounds(vector, manifest, 4)
 
 
 def test_a_box_that_was_not_approved_does_not_visit(alone):
