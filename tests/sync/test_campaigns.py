@@ -26,7 +26,8 @@ from bedside_sync.hub.campaigns import (
     standing,
     stopped,
 )
-from bedside_sync.hub.inventories import inventories, keep_inventory
+from bedside_sync.hub.inventories import inventories, keep_inventory, summary
+from bedside_sync.hub.status_page import page
 from bedside_sync.hub.store_sqlite import HubStore
 
 PACKAGE, RECORD, NOW = "ab" * 32, "cd" * 32, 1_800_000_000
@@ -155,3 +156,12 @@ def test_an_inventory_is_believed_from_its_box_alone_and_never_goes_back(tmp_pat
         keep_inventory(store, "box-1", public, sign_inventory(one, key.sign).encode())
     assert inventories(store) == {"box-1": new}
     store.close()
+
+
+def test_the_status_page_has_a_row_for_each_rollout():
+    held = stopped(campaign(), "box-1 <failed>")
+    drawn = page("lungs", [], {}, NOW, summary([held]))
+    assert "models/chest/2.0.0.json" in drawn
+    assert "canary, 1 boxes reached" in drawn
+    assert "box-1 &lt;failed&gt;" in drawn
+    assert "Rollouts" not in page("lungs", [], {}, NOW)
