@@ -359,7 +359,7 @@ def test_who_comes_after_a_restored_backup_owes_what_the_lost_rounds_can_have_co
     house.state.sync.facts.keep("before", "veto", b"x")
     set_back(house, lost)
     with pytest.raises(LedgerLockedError):
-        charge("r-1", house.patient(1))
+        charge("r-1", house.patient(2))
     house.state.sync.recover("person:ada", "person:bert", caps)
     alone.clock.advance(1)
     again = house.patient(1)  # the archive sends the study again

@@ -173,8 +173,11 @@ class SyncStore(Diary, Protocol):
         """Whether the database is older than what was seen of it: a restored backup."""
         ...
 
-    def recover(self, actor: str, second: str) -> None:
-        """Believe the database as it is; patients who came before now take part no more."""
+    def recover(self, actor: str, second: str, caps: Caps) -> None:
+        """Believe the database as it is; patients who came before now take part no more.
+
+        Who comes later owes what rounds that the backup does not know can have cost under `caps`.
+        """
         ...
 
     def charge(self, price: Price, subjects: Sequence[str], caps: Caps) -> int:
@@ -182,6 +185,7 @@ class SyncStore(Diary, Protocol):
 
         Charged before, it changes nothing. Patients without an id of their own are left out:
         several of them may be one person. SealedError, LedgerLockedError: nothing is charged.
+        WrongStateError: the round was charged at another cost, or its charge became void.
         """
         ...
 

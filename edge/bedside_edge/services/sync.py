@@ -157,8 +157,8 @@ class SyncService:
         self._store, self._gate, self._clock = store, gate, clock
         self._keys, self._wrapping, self._random, self._dial = keys, wrapping, random, dial
         self._settings, self._checkpoint = settings, checkpoint
-        caps = Caps(lifetime=units(settings.patient_rho), day=units(settings.patient_day_rho))
-        self._source = RoundSource(store, materials, gate, clock, caps, words)
+        self._caps = Caps(lifetime=units(settings.patient_rho), day=units(settings.patient_day_rho))
+        self._source = RoundSource(store, materials, gate, clock, self._caps, words)
         self._policy = SitePolicy(
             purposes=frozenset(Purpose(one) for one in settings.purposes),
             codes=frozenset({code}),
@@ -269,7 +269,7 @@ class SyncService:
             if not self._store.set_back():
                 raise WrongStateError("nothing was set back")
             self._lose_keys()
-            self._store.recover(actor, second)
+            self._store.recover(actor, second, self._caps)
 
     def _lose_keys(self) -> None:
         member = self._store.member()

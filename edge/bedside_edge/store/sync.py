@@ -40,9 +40,15 @@ from bedside_sync.secagg.machines import Box
 
 _DAY_MS: Final = 86_400_000
 _FRESH: Final = "fresh-after"
+_OWED: Final = "owed"  # units that whoever comes may have paid in rounds a backup does not know
+_WRITES_A_ROUND: Final = 3  # charge, manifest, report: fewer were written of none that left
 _SPENT: Final = """
   SELECT coalesce(sum(r.cost), 0), coalesce(sum(CASE WHEN r.at > ?2 THEN r.cost ELSE 0 END), 0)
   FROM sync_charges AS c JOIN sync_rounds AS r USING (round) WHERE c.patient = ?1 AND r.void = 0"""
+_LAST: Final = """
+  SELECT max(coalesce((SELECT max(at) FROM sync_facts), 0),
+    coalesce((SELECT max(at) FROM sync_rounds), 0), coalesce((SELECT max(at) FROM sync_records), 0))
+"""
 _SUBJECT: Final = "SELECT lookup, identified, created FROM subjects WHERE subject_id = ?"
 _AGREEMENTS: Final = """
   SELECT agreement_id, title, purposes, same_region, document, starts, ends, actor, at, ended_at
@@ -175,17 +181,23 @@ class SqliteSync:
         """Whether the database is older than what was seen of it: a restored backup."""
         return self._p.counter.seen() > self._database.read(writes)
 
-    def recover(self, actor: str, second: str) -> None:
+    def recover(self, actor: str, second: str, caps: Caps) -> None:
         """Believe the database as it is; patients who came before now take part no more.
 
         What they paid in rounds the backup does not know is lost, so they pay with all they have.
+        Who comes from now on may be one of them, erased and sent again, or one who came after the
+        backup. Each of those owes what the lost rounds can have cost at most: the cap of a day for
+        each day since the last write the backup knows, and for each round the lost writes allow.
         """
 
         def write(c: sqlite3.Connection) -> int:
-            c.execute(
-                "INSERT OR REPLACE INTO sync_marks VALUES (?, ?)", (_FRESH, self._p.clock.now())
-            )
-            refs = {"what": "recovered", "second": as_actor(second)}
+            now = self._p.clock.now()
+            days = max(0, now - c.execute(_LAST).fetchone()[0]) // _DAY_MS + 1
+            rounds = max(0, self._p.counter.seen() - writes(c)) // _WRITES_A_ROUND
+            owed = self._mark(c, _OWED) + caps.day * min(days, rounds)
+            for name, value in ((_FRESH, now), (_OWED, min(caps.lifetime, owed))):
+                c.execute("INSERT OR REPLACE INTO sync_marks VALUES (?, ?)", (name, value))
+            refs = {"what": "recovered", "second": as_actor(second), "rho": owed}
             self._record(c, as_actor(actor), refs)
             return count_up(c)
 
@@ -199,10 +211,15 @@ class SqliteSync:
         def write(c: sqlite3.Connection) -> tuple[int, int]:
             if incident_state(c) in STOPPED:
                 raise SealedError("the box is sealed; it takes part in no round")
-            if not c.execute(
-                "SELECT 1 FROM sync_rounds WHERE round = ?", (price.round,)
-            ).fetchone():
+            row = c.execute(
+                "SELECT cost, void FROM sync_rounds WHERE round = ?", (price.round,)
+            ).fetchone()
+            if row is None:
                 self._charge(c, price, subjects, caps)
+            elif row[1] or row[0] != price.cost:
+                raise WrongStateError(
+                    "the round was charged at another cost, or its charge is void"
+                )
             count = "SELECT count(*) FROM sync_charges WHERE round = ?"
             return c.execute(count, (price.round,)).fetchone()[0], count_up(c)
 
@@ -215,6 +232,7 @@ class SqliteSync:
     ) -> None:
         newest = c.execute("SELECT coalesce(max(at), 0) FROM sync_rounds").fetchone()[0]
         at = max(self._p.clock.now(), newest)  # a clock set back makes no day longer
+        owed = self._mark(c, _OWED)
         chosen: dict[str, None] = {}
         for subject_id in subjects:
             if len(chosen) == price.most:
@@ -223,7 +241,7 @@ class SqliteSync:
             if patient is None or patient in chosen:
                 continue
             whole, day = c.execute(_SPENT, (patient, at - _DAY_MS)).fetchone()
-            if whole + price.cost <= caps.lifetime and day + price.cost <= caps.day:
+            if owed + whole + price.cost <= caps.lifetime and day + price.cost <= caps.day:
                 chosen[patient] = None
         rows = json.dumps(sorted(chosen)).encode()
         entry = self._record(
@@ -248,12 +266,12 @@ class SqliteSync:
     def _patient(self, c: sqlite3.Connection, subject_id: str) -> str | None:
         """Return the keyed hash a patient is charged under; None of one who takes no part."""
         row = c.execute(_SUBJECT, (subject_id,)).fetchone()
-        if row is None or not row[1] or row[2] <= self._fresh(c):
+        if row is None or not row[1] or row[2] <= self._mark(c, _FRESH):
             return None
         return self._keys.lookup("privacy", row[0].encode())
 
-    def _fresh(self, c: sqlite3.Connection) -> int:
-        row = c.execute("SELECT value FROM sync_marks WHERE name = ?", (_FRESH,)).fetchone()
+    def _mark(self, c: sqlite3.Connection, name: str) -> int:
+        row = c.execute("SELECT value FROM sync_marks WHERE name = ?", (name,)).fetchone()
         return int(row[0]) if row else 0
 
     def charged(self, round_name: str, subjects: Sequence[str]) -> list[str]:
