@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 
 from bedside_core.errors import InvalidConfigError, InvalidInputError, SealedError, UnavailableError
 from bedside_core.findings import Check
-from bedside_core.incident import Cause
+from bedside_core.incident import STOPPED, Cause
 from bedside_core.slots import Pair, SlotState
 from bedside_core.uses import Asker, Incident
 from bedside_edge.api.app import create_app
@@ -312,6 +312,7 @@ class Box:
             alarms=lambda: len(self.state.studies.alarms()),
             window=(config.sync.window_start_minute, config.sync.window_minutes),
             restart=self._restart,
+            allowed=lambda: self.state.incidents.now() not in STOPPED,
             enabled=config.sync.enabled,
         )
         self._updater = Loop(self.update_night, Bell())

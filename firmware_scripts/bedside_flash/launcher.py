@@ -26,11 +26,7 @@ ACTOR: Final = "service:launcher"
 EX_UNAVAILABLE: Final = 69  # sysexits.h: no slot may serve
 EX_TEMPFAIL: Final = 75  # the folder is in use
 SITE: Final = "site"  # folder of the packages in an app slot
-# Puts the slot's packages before those of this environment, then runs the box's own program
-_BOOT: Final = (
-    "import sys, runpy; sys.path.insert(0, sys.argv.pop(1)); "
-    "runpy.run_module('bedside_edge', run_name='__main__', alter_sys=True)"
-)
+PROGRAM: Final = (sys.executable, "-P", "-m", "bedside_edge")  # never from the working directory
 
 
 @dataclass(frozen=True)
@@ -145,30 +141,35 @@ class Launcher:
 
     def _try(self, slot: Slot, seconds: float) -> None:
         """Run the health gate of the slot's own software; it confirms itself in the database."""
-        command = [*self.program(slot), "update", "confirm", "app", "--started"]
+        command = [*PROGRAM, "update", "confirm", "app", "--started"]
         command += ["--state", str(self._state)]
         if self._config is not None:
             command += ["--config", str(self._config)]
-        environment = {k: v for k, v in os.environ.items() if k != "NOTIFY_SOCKET"}
+        environment = self.environment(slot)
+        environment.pop("NOTIFY_SOCKET", None)  # a trial is no service
         try:
             subprocess.run(command, timeout=seconds, check=False, env=environment)  # noqa: S603
         except (subprocess.TimeoutExpired, OSError) as cause:
             _say(f"slot {slot.name} did not confirm itself: {type(cause).__name__}")
 
-    def program(self, slot: Slot | None) -> list[str]:
-        """Return how the software of a slot is started; None: what the box came with."""
-        if slot is None:
-            return [sys.executable, "-m", "bedside_edge"]
-        place = self._state.absolute() / "slots" / "app" / slot.name / SITE
-        return [sys.executable, "-c", _BOOT, str(place)]
+    def environment(self, slot: Slot | None) -> dict[str, str]:
+        """Return the environment in which a slot's packages come first; None: as the box came.
+
+        Whatever the box starts by itself, a trial for one, is of the same software.
+        """
+        found = dict(os.environ)
+        if slot is not None:
+            place = self._state.absolute() / "slots" / "app" / slot.name / SITE
+            found["PYTHONPATH"] = str(place)
+        return found
 
     def serve(self, slot: Slot | None, arguments: Sequence[str]) -> NoReturn:
         """Become the box."""
-        command = [*self.program(slot), "serve", "--state", str(self._state), *arguments]
+        command = [*PROGRAM, "serve", "--state", str(self._state), *arguments]
         if self._config is not None:
             command += ["--config", str(self._config)]
         sys.stdout.flush()
-        os.execv(command[0], command)  # noqa: S606  our own program
+        os.execve(command[0], command, self.environment(slot))  # noqa: S606  our own program
 
     def lock(self) -> bool:
         """Whether no box has the folder open; the lock is let go again for whom it starts."""

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import sqlite3
 import subprocess
 import sys
@@ -27,9 +28,9 @@ with open(os.path.join(state, "said"), "a") as file:
     file.write(json.dumps([NAME, sys.argv[1:3]]) + "\\n")
 if sys.argv[1] == "update" and ACT == "confirm":
     db = sqlite3.connect(os.path.join(state, "bedside.db"))
+    (name,) = db.execute("SELECT name FROM flash_slots WHERE state = 'trial'").fetchone()
     db.execute("UPDATE flash_slots SET state = 'good', tries = 0 WHERE state = 'trial'")
-    db.execute("UPDATE flash_pairs SET active = (SELECT name FROM flash_slots WHERE digest = ?)"
-               " WHERE kind = 'app'", (DIGEST,))
+    db.execute("UPDATE flash_pairs SET active = ? WHERE kind = 'app'", (name,))
     db.commit()
 if sys.argv[1] == "update" and ACT == "hang":
     time.sleep(60)
@@ -48,14 +49,10 @@ def on_trial(house: FlashHouse, counter: int, act: str, seconds: int = 600) -> N
     """An app in the idle slot, on trial, as the box leaves it before it restarts."""
     house.clock.jump(int(time.time() * 1000) - house.clock.now())
     service = house.open()
-    text = f"NAME, ACT, DIGEST = {counter}, {act!r}, 'unknown'\n"
-    files = {"site/bedside_edge/__init__.py": b"", "site/bedside_edge/__main__.py": b""}
+    program = f"NAME, ACT = {counter}, {act!r}\n{PROGRAM}".encode()
+    files = {"site/bedside_edge/__init__.py": b"", "site/bedside_edge/__main__.py": program}
     manifest = house.package(counter, files, kind="app", name="bedside")
     assert service.install(manifest).state == "restart"
-    place = house.folders.place("app", house.store.pair("app").idle.name)
-    program = place / "site" / "bedside_edge" / "__main__.py"
-    program.chmod(0o600)
-    program.write_text(text.replace("unknown", manifest.digest) + PROGRAM)
     house.database.write(
         lambda c: (
             c.execute(
@@ -113,7 +110,7 @@ def test_software_that_hangs_falls_back_when_its_time_is_up(house):
     choosing = Launcher(house.folder, None)
     rows = choosing.settle()
     assert (rows.trial, rows.serving) == (None, None)
-    assert choosing.program(rows.serving)[1:] == ["-m", "bedside_edge"]
+    assert choosing.environment(rows.serving).get("PYTHONPATH") == os.environ.get("PYTHONPATH")
     house.open()
     assert house.store.pair("app").a.reason == "not-confirmed-in-time"
     house.close()

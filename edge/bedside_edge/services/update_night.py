@@ -78,6 +78,7 @@ class UpdateNight:
         alarms: Callable[[], int],
         window: tuple[int, int],
         restart: Callable[[], None],
+        allowed: Callable[[], bool] = lambda: True,
         enabled: bool = True,
     ) -> None:
         """Take what it stands on.
@@ -91,10 +92,12 @@ class UpdateNight:
             alarms: alarms a person should look at.
             window: minute of the day (UTC) at which a night begins, and its minutes.
             restart: lets the box start again, for what only a start can try.
+            allowed: whether the box may talk to the hub by itself: not while it is sealed.
             enabled: whether nights come by themselves.
         """
         self._updates, self._flashing, self._hub, self._clock = updates, flashing, hub, clock
         self._check, self._alarms, self._restart = check, alarms, restart
+        self._allowed = allowed
         self._window, self._enabled, self._next = window, enabled, 0
         self._turn = threading.Lock()
         self._stopping = threading.Event()
@@ -122,9 +125,9 @@ class UpdateNight:
     def step(self) -> bool:
         """Run once a night; again soon after one that was cut short."""
         now = self._clock.now()
-        if not self._enabled or now < self._next or not self._hub.name():
+        if not self._enabled or now < self._next or not self._inside(now):
             return False
-        if not self._inside(now):
+        if not self._hub.name() or not self._allowed():
             return False
         night = self.run()
         left = self._window[1] * _MINUTE_MS
