@@ -1,8 +1,10 @@
 """A real candidate, tried in a process of its own on this machine, over a real state folder."""
 
 import json
+import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -135,3 +137,37 @@ def test_software_tries_itself_on_a_copy_of_the_database_before_it_confirms(benc
     bench.state = open_folder(bench.config, bench.state.path, SystemClock(), OsRandom())
     assert bench.state.flashing.pair("app").active == "a"
     assert not (bench.state.path / "slots" / "trial").exists()
+
+
+@pytest.mark.slow
+def test_the_launcher_lets_new_software_prove_itself_and_becomes_it(bench):
+    place = bench.folder / "app"
+    for source in ("edge/bedside_core", "edge/bedside_edge", "sync/bedside_sync"):
+        shutil.copytree(
+            ROOT / source,
+            place / "site" / Path(source).name,
+            ignore=shutil.ignore_patterns("__pycache__"),
+        )
+    shutil.copytree(ROOT / "models" / "packages", place / "models" / "packages")
+    shutil.copytree(ROOT / "hw_profiles", place / "hw_profiles")
+    manifest = bench.manifest(place, kind="app", name="bedside")
+    assert bench.flashing.install(manifest).state == RESTART
+    state, ready = bench.state.path, bench.folder / "ready.json"
+    bench.state.close()
+    words = ["--state", str(state), "--http-port", "0", "--dicom-port", "0"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "bedside_flash.launcher", *words, "--ready-file", str(ready)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 120
+    while not ready.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.1)
+    process.terminate()
+    _, said = process.communicate(timeout=60)
+    assert ready.exists(), said
+    assert "starting slot a" in said
+    bench.state = open_folder(bench.config, state, SystemClock(), OsRandom())
+    steps = [step.what for step in bench.state.flashing.steps(kind="app")]
+    assert steps == ["good", "trial", "verified", "staged", "staging"]
