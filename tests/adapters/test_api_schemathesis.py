@@ -24,6 +24,7 @@ from schemathesis.specs.openapi.checks import (
 from bedside_core.access import Action, Actor, Role, actions_of
 from bedside_edge.api.app import openapi_document
 from bedside_edge.config import Config
+from bedside_edge.flashing import chunk_store, flashing_service
 from bedside_edge.services.witnessing import Witnessing
 from bedside_edge.state_folder import (
     consent_service,
@@ -33,6 +34,7 @@ from bedside_edge.state_folder import (
     witness_service,
 )
 from bedside_edge.system.random_os import OsRandom
+from bedside_edge.updating import Updating, update_service
 from support.http_box import HERE, HttpBox, multipart, related
 from support.outputs import MemoryArchive, publishing_box
 from support.privacy_desk import privacy_over
@@ -133,7 +135,14 @@ def world(tmp_path_factory) -> Iterator[World]:
             house = Hospital(folder / "privacy").founded()
             stack.callback(house.close)
             released = house.service.release(house.ask("prevalence"), OFFICER)
+            flashing = flashing_service(Config(), desk, box.clock, None, lambda: box.policies)
+            chunks = chunk_store(Config(), desk.path)
+            looking = update_service(Config(), desk, box.clock, chunks, flashing.running)
+            updating = Updating(looking, Config(), desk)
+            stack.callback(updating.stop)
             with HttpBox(
+                updates=updating,
+                flashing=flashing,
                 privacy=privacy_over(house),
                 outgoing=box,
                 keeping=keeping,

@@ -342,6 +342,8 @@ class HttpBox:
         rights: Any = None,
         learning: Any = None,  # support.learning_house has one over a real folder
         hardware: Any = None,
+        updates: Any = None,
+        flashing: Any = None,
         **settings: Any,
     ) -> None:
         self.outgoing = outgoing
@@ -412,6 +414,8 @@ class HttpBox:
             sync=sync,
             learning=learning,
             hardware=hardware,
+            updates=updates,
+            flashing=flashing,
         )
         self.app = create_app(
             services,
