@@ -813,6 +813,7 @@ class UpdateRunningError(UnavailableError):
     """Another process on this box is fetching updates."""
 
     code = "update-running"
+    status = 409
 
 
 class TargetNotSignedError(RefusedError):

@@ -141,7 +141,10 @@ def stick_source(config: Config, folder: Path, *, anywhere: bool = False) -> Ite
         folder: of the stick.
         anywhere: for a command on this machine, whose user may read the folder anyway.
     """
-    real = folder.resolve()
+    try:
+        real = folder.resolve()
+    except (ValueError, OSError) as cause:  # a zero byte, a loop of links, a name too long
+        raise ForbiddenPathError("no such folder can be") from cause
     if not anywhere and not real.is_relative_to(Path(config.update.media).resolve()):
         raise ForbiddenPathError(f"sticks are read below {config.update.media} only")
     if not (real / "metadata").is_dir():
