@@ -308,13 +308,33 @@ def test_a_head_on_raw_features_scores_as_the_one_on_projected_ones():
     x = project(TRAIN, f)
     total, left_out = head_vector(TRAIN.task, x, y, words)
     assert left_out == 0
-    head = solve_head(TRAIN.task, [total], 0.0)
+    head = solve_head(TRAIN.task, [total], 0.0, constant=TRAIN.constant)
     weights, offset = folded(TRAIN, head)
     matrix, point = TRAIN.projection
     inside = np.linalg.norm((f - point) @ matrix.T, axis=1) <= 1
     assert inside.sum() > 100
     assert np.allclose((f @ weights + offset)[inside], (x @ head.weights)[inside])
     assert kinds.reading("train", TRAIN.encode(), total, 0.0)["offset"] == offset.tolist()
+
+
+def test_what_all_patients_have_in_common_does_not_lead_the_head():
+    """A shift of all features, as by a detector, and noise that asks for a strong ridge."""
+    f, y = made(600, 6)
+    shift = np.linalg.pinv(TRAIN.projection[0]) @ np.array([-0.6, 0.4, 0.3, -0.3])
+    x = project(TRAIN, f * 0.3 + shift)
+    total, _ = head_vector(TRAIN.task, x, y, words)
+    variance = 16.0 * TRAIN.layout.sensitivity2
+    right = []
+    for constant in (TRAIN.constant, 0.0):
+        head = solve_head(TRAIN.task, [total], variance, constant=constant)
+        scores = x @ head.weights
+        pairs = scores[y[:, 0] == 1, 0][:, None] - scores[y[:, 0] == 0, 0][None, :]
+        right.append(float((pairs > 0).mean()))
+    assert right[0] > 0.8
+    assert right[0] > right[1] + 0.03
+    # and the intercept is there: the mean score is the share of positives
+    head = solve_head(TRAIN.task, [total], variance, constant=TRAIN.constant)
+    assert np.allclose((x @ head.weights).mean(axis=0), y.mean(axis=0), atol=0.02)
 
 
 def test_steps_of_many_patients_learn_and_both_servers_step():

@@ -105,7 +105,7 @@ def trained_head(nights: Sequence[OpenedSum], finding: str = "") -> TrainedHead:
     column = settings.findings.index(wanted)
     totals = [one.total for one in nights]
     variance = sum(one.variance for one in nights) / len(nights)
-    head = solve_head(settings.task, totals, variance)
+    head = solve_head(settings.task, totals, variance, constant=settings.constant)
     found = calibrated(
         settings.task,
         totals,

@@ -131,13 +131,24 @@ class Head:
     findings: tuple[str, ...]
 
 
-def solve_head(task: HeadTask, totals: Sequence[NDArray[np.int64]], variance: float) -> Head:
+def solve_head(
+    task: HeadTask,
+    totals: Sequence[NDArray[np.int64]],
+    variance: float,
+    *,
+    constant: float = 0.0,
+) -> Head:
     """Return the head from one or several nights' sums.
+
+    With a constant feature the sums are centred first: what all patients have in common, such as a
+    hospital's detector, would else lead the head as soon as the noise asks for a strong ridge. The
+    weight of the constant is then the intercept, which no ridge pulls.
 
     Args:
         task: the settings.
         totals: opened sums; nights are added, each patient being in one of them.
         variance: of the noise in each word of one night's sum.
+        constant: value of the last feature where it is the same for everybody, else 0.
 
     Raises:
         InvalidInputError: a sum of another length.
@@ -146,10 +157,27 @@ def solve_head(task: HeadTask, totals: Sequence[NDArray[np.int64]], variance: fl
     p, unit = task.features, float(task.scale) ** 2
     deviation = math.sqrt(variance * len(totals)) / (_MIXED * unit)
     ridge = _RIDGE * deviation * math.sqrt(p)
+    if constant <= 0 or p == 1:
+        return Head(weights=_ridge(gram, right, ridge), ridge=ridge, findings=task.findings)
+    everybody = max(1.0, gram[-1, -1] / constant**2)
+    sums, positives = gram[:-1, -1] / constant, right[-1] / constant
+    inner = _ridge(
+        gram[:-1, :-1] - np.outer(sums, sums) / everybody,
+        right[:-1] - np.outer(sums, positives) / everybody,
+        ridge,
+    )
+    intercept = (positives - sums @ inner) / everybody
+    weights = np.vstack([inner, intercept[None, :] / constant])
+    return Head(weights=weights, ridge=ridge, findings=task.findings)
+
+
+def _ridge(
+    gram: NDArray[np.float64], right: NDArray[np.float64], ridge: float
+) -> NDArray[np.float64]:
+    """Return (gram + ridge)^-1 right, with what noise made negative in gram taken as 0."""
     values, vectors = np.linalg.eigh(gram)
     lifted = np.maximum(values, 0.0) + max(ridge, 1e-9)
-    weights = vectors @ ((vectors.T @ right) / lifted[:, None])
-    return Head(weights=weights, ridge=ridge, findings=task.findings)
+    return np.asarray(vectors @ ((vectors.T @ right) / lifted[:, None]), np.float64)
 
 
 def read_sums(

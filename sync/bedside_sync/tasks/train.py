@@ -90,7 +90,7 @@ class TrainSettings(Body):
 
     def read(self, total: NDArray[np.int64], variance: float) -> dict[str, Any]:
         """Return the solved head of one night, on raw features."""
-        head = solve_head(self.task, [total], variance)
+        head = solve_head(self.task, [total], variance, constant=self.constant)
         weights, offset = folded(self, head)
         return {
             "findings": list(head.findings),
