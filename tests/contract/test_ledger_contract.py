@@ -15,12 +15,13 @@ from bedside_core.errors import (
 )
 from bedside_core.ledger.decide import Ask
 from bedside_core.ledger.entries import (
-    Burned,
     ClockAlarm,
     EpochClosed,
     EpochOpened,
     LedgerPolicy,
     PolicySet,
+    Scope,
+    ScopeKind,
     Voided,
 )
 from bedside_core.ledger.state import grade_scopes
@@ -310,12 +311,29 @@ def test_yesterdays_backup_is_noticed_without_a_witness_and_a_burn_unlocks_it(ho
     for _ in range(3):  # or it would grow up to where it was
         with pytest.raises(LedgerLockedError):
             restored.append(EpochClosed(at=T0, dataset="studies", number=1))
-    restored.unlock(Burned(at=T0, dataset="studies", epoch=1), "person:anna", "person:bela")
+    restored.unlock("studies", "person:anna", "person:bela")
     again = house.open()
     assert not again.locked()
     assert again.burned_until() >= T0
     with pytest.raises(BudgetExhaustedError):
         again.reserve(ask(request("s3")), request("s3"))
+
+
+def test_a_backup_from_before_an_epoch_pays_for_that_epoch_too(house, ledger):
+    """Else whoever restores a backup from between two epochs has the second for nothing."""
+    house.clock.jump(EPOCH[1] - T0)
+    ledger.append(EpochClosed(at=EPOCH[1], dataset="studies", number=1))
+    house.backup()
+    later, ends = house.open(), EPOCH[1] + 365 * DAY
+    later.append(EpochOpened(at=EPOCH[1], dataset="studies", number=2, starts=EPOCH[1], ends=ends))
+    made = request(epoch=2)
+    later.reserve(ask(made, epoch=2), made)
+    later.finish(prepare(made).fingerprint, 0, b"{}", b"", {})
+    restored = house.restore()
+    restored.unlock("studies", "person:anna", "person:bela")
+    whole = Scope(ScopeKind.LIFETIME, "studies")
+    assert restored.ledger().budget(whole).spent == CAP
+    assert not house.open().locked()
 
 
 def test_releases_are_listed_newest_first_in_pages(ledger):

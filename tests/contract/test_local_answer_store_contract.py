@@ -5,7 +5,12 @@ import threading
 
 import pytest
 
-from bedside_core.errors import BudgetExhaustedError, KeyReusedError, NotFoundError
+from bedside_core.errors import (
+    BudgetExhaustedError,
+    KeyReusedError,
+    LedgerLockedError,
+    NotFoundError,
+)
 from support.memory_answers import MemoryAnswers
 from support.outputs import publishing_box
 from support.state_houses import FolderHouse, arrival
@@ -137,6 +142,30 @@ def test_two_workers_who_finish_at_once_give_one_answer(house):
         thread.join()
     assert len(set(said)) == 1
     assert len(said) == 4
+
+
+def test_what_a_restored_backup_may_have_forgotten_is_not_drawn_again(tmp_path):
+    """Two draws of one answer would tell more than was agreed."""
+    house = Folder(tmp_path)
+    study = house.study(1)
+    for recipient in ("north", "west"):
+        house.store.reserve(study, "l", recipient, 10, CAP, WHO)
+    house.store.finish(study, "l", "north", b"said", WHO)
+    house.state.ledger.evidence_locked = lambda: True
+    assert house.store.reserve(study, "l", "north", 10, CAP, WHO) == b"said"
+    for recipient in ("west", "south"):
+        with pytest.raises(LedgerLockedError):
+            house.store.reserve(study, "l", recipient, 10, CAP, WHO)
+    house.state.ledger.evidence_locked = lambda: False
+    house.state.ledger.unlock("", "person:anna", "person:bela")
+    assert house.store.reserve(study, "l", "north", 10, CAP, WHO) == b"said"
+    for recipient in ("west", "south"):  # charged and perhaps drawn; perhaps charged and drawn
+        with pytest.raises(BudgetExhaustedError):
+            house.store.reserve(study, "l", recipient, 10, CAP, WHO)
+    earlier = "UPDATE privacy_marks SET value = value - 1"  # as if it had come after the decision
+    house.state.database.write(lambda c: c.execute(earlier))
+    assert house.store.reserve(house.study(2), "l", "south", 10, CAP, WHO) is None
+    house.close()
 
 
 def test_the_truth_is_the_thresholded_label_of_the_standing_result(tmp_path):

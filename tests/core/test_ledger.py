@@ -27,6 +27,7 @@ from bedside_core.ledger.decide import (
     open_epoch,
     reserve,
     time_now,
+    write_off,
 )
 from bedside_core.ledger.entries import (
     Burned,
@@ -532,3 +533,29 @@ def test_bytes_that_are_no_entry_are_refused(data):
         decode(data)
     with pytest.raises(InvalidEntryError):
         decode(encode(START[0]).replace(b'"version":"p1"', b'"version":""'))
+
+
+def lifetime_left(ledger, entries):
+    return fold(entries, ledger).budget(Scope(ScopeKind.LIFETIME, "chest")).left
+
+
+def test_what_lost_entries_may_have_spent_counts_as_spent():
+    policy = PolicySet(at=1, policy=replace(POLICY, lifetime_cap=3500), signers=2)
+    opened = EpochOpened(at=1, dataset="chest", number=1, starts=0, ends=YEAR)
+    closed = EpochClosed(at=5, dataset="chest", number=1)
+    running, over = fold([policy, opened]), fold([policy, opened, closed])
+    # the epoch runs: it alone can have been spent
+    assert write_off(running, "chest", DAY, 99) == (Burned(at=DAY, dataset="chest", epoch=1),)
+    assert write_off(over, "chest", DAY, 99) == ()
+    # its calendar is over: others may have been opened, spent and lost
+    for start, rest in ((running, 1500), (over, 2500)):
+        assert lifetime_left(start, write_off(start, "chest", 2 * YEAR, 4)) == rest
+        assert lifetime_left(start, write_off(start, "chest", 2 * YEAR, 99)) == 0
+    assert lifetime_left(running, write_off(running, "chest", 2 * YEAR, 2)) == 2500
+    assert write_off(over, "chest", 2 * YEAR, 2) == ()
+    # none was known
+    first = fold([policy])
+    assert lifetime_left(first, write_off(first, "chest", DAY, 3)) == 2500
+    again = fold(write_off(first, "chest", DAY, 3), first)
+    proof = TimeProof(two_people=True)
+    assert open_epoch(again, "chest", DAY, YEAR, DAY, proof).number == 2

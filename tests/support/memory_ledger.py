@@ -148,10 +148,12 @@ class MemoryLedger:
     def policy_document(self, version: str) -> bytes | None:
         return self._rows.policies.get(version)
 
-    def unlock(self, entry: Entry | None, actor: str, second: str) -> None:
-        self._rows.burned = max(self._rows.burned, self._clock.now(), self.ledger().floor)
-        if entry is not None:
-            self._rows.entries.append(entry)
+    def unlock(self, dataset: str, actor: str, second: str) -> None:
+        ledger, now = self.ledger(), self._clock.now()
+        self._rows.burned = max(self._rows.burned, now, ledger.floor)
+        if dataset:
+            lost = self._rows.seen - ledger.seq
+            self._rows.entries += decide.write_off(ledger, dataset, now, lost)
         self._rows.seen = len(self._rows.entries)
 
     def burned_until(self) -> int:

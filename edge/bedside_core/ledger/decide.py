@@ -15,10 +15,20 @@ from bedside_core.errors import (
     WitnessNeededError,
     WrongStateError,
 )
-from bedside_core.ledger.entries import EpochOpened, Finished, Reserved
-from bedside_core.ledger.state import Ledger, charged, epoch_scope
+from bedside_core.ledger.entries import (
+    Burned,
+    Entry,
+    EpochClosed,
+    EpochOpened,
+    Finished,
+    Reserved,
+    Scope,
+    ScopeKind,
+)
+from bedside_core.ledger.state import Ledger, apply, charged, epoch_scope
 
 CLOCK_SLACK_MS = 5 * 60_000  # a clock further behind the last entry is an alarm
+_ENTRIES_AN_EPOCH = 3  # opened, reserved, finished: with fewer nothing of it was answered
 UNWITNESSED_SHARE = 20  # one part in 20 (5 %) of an epoch's cap may be spent unseen
 
 
@@ -161,3 +171,45 @@ def open_epoch(
             raise ClosedEpochError("nothing but the clock says that the epoch is over")
     number = before.number + 1 if before else 1
     return EpochOpened(at=now, dataset=dataset, number=number, starts=starts, ends=ends)
+
+
+def write_off(ledger: Ledger, dataset: str, clock: int, lost: int) -> tuple[Entry, ...]:
+    """Return the entries that count as spent whatever lost entries may have spent.
+
+    What is left of the open epoch, and, where its calendar is over or none is known, a whole epoch
+    for each that the lost entries had room for: the lifetime pays for them too.
+
+    Args:
+        ledger: as a restored backup has it.
+        dataset: whose epochs.
+        clock: the time now; the ledger's newest where that is later.
+        lost: entries that were seen and are gone.
+    """
+    now, epoch = max(clock, ledger.floor), ledger.epochs.get(dataset)
+    entries: list[Entry] = []
+
+    def write(entry: Entry) -> None:
+        nonlocal ledger
+        ledger = apply(ledger, entry)
+        entries.append(entry)
+
+    if epoch is not None and not epoch.closed:
+        write(Burned(at=now, dataset=dataset, epoch=epoch.number))
+    if epoch is not None and now < epoch.ends:
+        return tuple(entries)  # no other can have followed
+    most = lost // _ENTRIES_AN_EPOCH
+    number, ends = (epoch.number, epoch.ends) if epoch else (0, max(0, now - most))
+    lifetime = Scope(ScopeKind.LIFETIME, dataset)
+    if most and epoch is not None and not epoch.closed:
+        write(EpochClosed(at=now, dataset=dataset, number=number))
+    for more in range(most):
+        if not ledger.budget(lifetime).left:
+            break
+        starts, next_number = ends + more, number + more + 1
+        opened = EpochOpened(
+            at=now, dataset=dataset, number=next_number, starts=starts, ends=starts + 1
+        )
+        write(opened)
+        write(Burned(at=now, dataset=dataset, epoch=next_number))
+        write(EpochClosed(at=now, dataset=dataset, number=next_number))
+    return tuple(entries)

@@ -174,8 +174,11 @@ class LedgerStore(Protocol):
         """Return the text of a policy that came into force."""
         ...
 
-    def unlock(self, entry: Entry | None, actor: str, second: str) -> None:
-        """Append a burn and believe the ledger as it stands from now on."""
+    def unlock(self, dataset: str, actor: str, second: str) -> None:
+        """Write off what lost entries may have spent (`decide.write_off`); believe the rest.
+
+        `dataset` is empty while no policy is in force: then nothing can be written off.
+        """
         ...
 
     def burned_until(self) -> int:

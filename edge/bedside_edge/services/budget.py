@@ -16,7 +16,7 @@ from bedside_core.errors import (
 )
 from bedside_core.ledger import decide
 from bedside_core.ledger.decide import TimeProof
-from bedside_core.ledger.entries import Burned, EpochClosed, PolicySet, Witnessed
+from bedside_core.ledger.entries import EpochClosed, PolicySet, Witnessed
 from bedside_core.ledger.state import Epoch
 from bedside_core.planner import Schedule
 from bedside_core.privacy_policy import (
@@ -184,7 +184,8 @@ class BudgetService:
         """Write off what is left of the epoch, and believe the ledger as it stands.
 
         For a box whose ledger was set back by a restored backup: what was spent after the backup
-        is unknown, so all of it counts as spent.
+        is unknown, so all of it counts as spent, and so does a whole epoch for each that may have
+        been opened since: see `decide.write_off`.
 
         Raises:
             PreconditionRequiredError: it takes two people.
@@ -194,13 +195,8 @@ class BudgetService:
             raise PreconditionRequiredError("to unlock the privacy ledger takes two people")
         if not self._ledger.locked():
             raise WrongStateError("the privacy ledger is not locked")
-        ledger, policy = self._ledger.ledger(), self.policy
-        epoch = ledger.epochs.get(policy.dataset) if policy else None
-        entry = None
-        if policy is not None and epoch is not None and not epoch.closed:
-            at = max(ledger.floor, self._clock.now())
-            entry = Burned(at=at, dataset=policy.dataset, epoch=epoch.number)
-        self._ledger.unlock(entry, actor, second)
+        policy = self.policy
+        self._ledger.unlock(policy.dataset if policy else "", actor, second)
 
     def witnessed(self, seen: int) -> None:
         """Note that a witness cosigned the log as it is; `seen` is its time in milliseconds.

@@ -12,7 +12,7 @@ import json
 import sqlite3
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from bedside_core.errors import ClockAlarmError, LedgerLockedError, SealedError
 from bedside_core.evidence.entry import as_actor
@@ -38,7 +38,6 @@ from bedside_edge.store.counter_file import Counter, NoCounter
 from bedside_edge.store.database import Database
 
 T = TypeVar("T")
-_BURN_MARK: Final = "burned-until"
 
 
 class SqliteLedger:
@@ -142,7 +141,7 @@ class SqliteLedger:
     def burned_until(self) -> int:
         """Return the time of the last unlocking, 0 for none."""
         query = "SELECT coalesce(max(value), 0) FROM privacy_marks WHERE name = ?"
-        return int(self._database.read(lambda c: c.execute(query, (_BURN_MARK,)).fetchone()[0]))
+        return int(self._database.read(lambda c: c.execute(query, (rows.BURN_MARK,)).fetchone()[0]))
 
     # --- charging and answering --------------------------------------------------------------
 
@@ -249,16 +248,20 @@ class SqliteLedger:
 
         return self._write(write)
 
-    def unlock(self, entry: Entry | None, actor: str, second: str) -> None:
-        """Append a burn and believe the ledger as it stands from now on."""
+    def unlock(self, dataset: str, actor: str, second: str) -> None:
+        """Count what lost entries may have spent, and believe the ledger from now on."""
 
         def write(c: sqlite3.Connection, ledger: Ledger) -> tuple[Ledger, None]:
-            _mark_burned(c, max(self._clock.now(), ledger.floor))
+            now = max(self._clock.now(), ledger.floor)
+            _mark_burned(c, now)
             refs = {"second": as_actor(second)}
-            if entry is None:  # no epoch is open: nothing is left to write off
+            lost = self._counter.seen() - ledger.seq
+            entries = decide.write_off(ledger, dataset, now, lost) if dataset else ()
+            for entry in entries:
+                ledger = self._append(c, ledger, entry, actor, refs)[0]
+            if not entries:  # nothing is left to write off
                 self._record(c, Event(kind=rows.KINDS[Burned], actor=as_actor(actor), refs=refs))
-                return ledger, None
-            return self._append(c, ledger, entry, actor, refs)[0], None
+            return ledger, None
 
         self._write(write)
         self._counter.reset(self.ledger().seq)
@@ -274,9 +277,9 @@ class SqliteLedger:
             now = max(self._clock.now(), ledger.floor)
             _mark_burned(c, now)
             refs = {"second": as_actor(second)}
-            for dataset, epoch in ledger.epochs.items():
-                if not epoch.closed:
-                    entry = Burned(at=now, dataset=dataset, epoch=epoch.number)
+            lost = self._counter.seen() - ledger.seq
+            for dataset in ledger.epochs:
+                for entry in decide.write_off(ledger, dataset, now, lost):
                     ledger = self._append(c, ledger, entry, actor, refs)[0]
             return ledger, None
 
@@ -364,7 +367,7 @@ def _mark_burned(c: sqlite3.Connection, now: int) -> None:
     c.execute(
         "INSERT INTO privacy_marks VALUES (?1, ?2) ON CONFLICT (name)"
         " DO UPDATE SET value = max(value, ?2)",
-        (_BURN_MARK, now),
+        (rows.BURN_MARK, now),
     )
 
 

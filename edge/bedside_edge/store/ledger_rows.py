@@ -40,6 +40,7 @@ KINDS: Final[dict[type[Entry], Kind]] = {
 SEQ_REF: Final = "ledger"
 BODY_REF: Final = "ledger_body"
 ANSWER_REF: Final = "answer"
+BURN_MARK: Final = "burned-until"  # of `privacy_marks`: when the ledger was last unlocked, ms
 
 _HELD: Final = """
   SELECT r.fingerprint, r.state, r.cost, r.seq, e.at, e.body, r.request,

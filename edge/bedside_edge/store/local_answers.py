@@ -1,20 +1,29 @@
 """Randomised answers about single results in SQLite.
 
 A study is filed under a keyed hash of what it is found by, so one that is erased and sent again
-keeps its answers and its spend: a second draw would tell more than was agreed.
+keeps its answers and its spend: a second draw would tell more than was agreed. What a restored
+backup does not know may have been drawn: while the privacy ledger is locked nothing new is, and
+once it was unlocked, nothing of studies that were there before.
 """
 
 import json
 import sqlite3
+from collections.abc import Callable
 from typing import Final
 
-from bedside_core.errors import BedsideError, BudgetExhaustedError, KeyReusedError, NotFoundError
+from bedside_core.errors import (
+    BedsideError,
+    BudgetExhaustedError,
+    KeyReusedError,
+    LedgerLockedError,
+    NotFoundError,
+)
 from bedside_core.evidence.entry import Kind, as_actor
 from bedside_edge.ports import KeyStore
 from bedside_edge.ports.evidence import Event, Record
 from bedside_edge.store.database import Database
 from bedside_edge.store.jobs import KeyOf
-from bedside_edge.store.ledger_rows import ANSWER_REF, digest
+from bedside_edge.store.ledger_rows import ANSWER_REF, BURN_MARK, digest
 
 _RESULT: Final = """
   SELECT result_id, body FROM results WHERE study_id = ? AND superseded_by = ''"""
@@ -25,9 +34,18 @@ _TO_UNITS: Final = 10**6  # millionths of epsilon to the units that an exhausted
 class SqliteLocalAnswers:
     """`LocalAnswerStore` over the database."""
 
-    def __init__(self, database: Database, keys: KeyStore, key_of: KeyOf, record: Record) -> None:
+    def __init__(
+        self,
+        database: Database,
+        keys: KeyStore,
+        key_of: KeyOf,
+        record: Record,
+        *,
+        locked: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Stand on the database; `locked` says whether the privacy ledger was set back."""
         self._database, self._keys, self._key_of = database, keys, key_of
-        self._record = record
+        self._record, self._locked = record, locked
 
     def truth(self, study_id: str) -> bool:
         """Return the thresholded label of the study's standing result; NotFoundError."""
@@ -52,6 +70,7 @@ class SqliteLocalAnswers:
         self, study_id: str, label: str, recipient: str, epsilon: int, cap: int, actor: str
     ) -> bytes | None:
         """Charge an answer; return the stored document when it was given already."""
+        locked = self._locked()
 
         def charge(c: sqlite3.Connection) -> bytes | None:
             about = self._about(c, study_id)
@@ -62,7 +81,14 @@ class SqliteLocalAnswers:
             if row is not None:
                 if row[0] != epsilon:
                     raise KeyReusedError("this recipient was answered at another epsilon")
-                return None if row[1] is None else bytes(row[1])
+                if row[1] is not None:
+                    return bytes(row[1])
+            if locked:
+                raise LedgerLockedError("the box is older than what was seen of it; nothing is new")
+            if _written_off(c, study_id):  # an answer that was lost would be drawn again
+                raise BudgetExhaustedError(epsilon * _TO_UNITS, 0)
+            if row is not None:
+                return None
             spent = _spent(c, about)
             if spent + epsilon > cap:
                 raise BudgetExhaustedError(epsilon * _TO_UNITS, max(0, cap - spent) * _TO_UNITS)
@@ -121,6 +147,15 @@ class SqliteLocalAnswers:
         if row is None:
             raise NotFoundError("no study of that id")
         return self._keys.lookup("local-answer", row[0].encode())
+
+
+def _written_off(c: sqlite3.Connection, study_id: str) -> bool:
+    """Whether the study was there when a ledger that was set back was unlocked."""
+    query = (
+        "SELECT 1 FROM studies JOIN privacy_marks ON created <= value"
+        " WHERE study_id = ? AND name = ?"
+    )
+    return c.execute(query, (study_id, BURN_MARK)).fetchone() is not None
 
 
 def _spent(c: sqlite3.Connection, about: str) -> int:

@@ -293,7 +293,9 @@ def open_state(
         workitems=SqliteWorkitems(database, keys, study_keys.of, random, record),
         ledger=ledger,
         sync=sync,
-        local_answers=SqliteLocalAnswers(database, keys, study_keys.of, record),
+        local_answers=SqliteLocalAnswers(
+            database, keys, study_keys.of, record, locked=ledger.locked
+        ),
         overlaps=SqliteOverlaps(database, keys, record),
         learning=SqliteLearning(
             database,
