@@ -26,6 +26,7 @@ ACTOR: Final = "service:launcher"
 EX_UNAVAILABLE: Final = 69  # sysexits.h: no slot may serve
 EX_TEMPFAIL: Final = 75  # the folder is in use
 SITE: Final = "site"  # folder of the packages in an app slot
+_BUSY: Final = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_IOERR)
 PROGRAM: Final = (sys.executable, "-P", "-m", "bedside_edge")  # never from the working directory
 
 
@@ -39,6 +40,7 @@ class Slot:
     release_counter: int
     tries: int
     deadline: int
+    begun: int  # seconds at which its trial began, 0 when no step says so
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,11 @@ class Launcher:
     # --- the rows ---------------------------------------------------------------------------
 
     def rows(self) -> Rows:
-        """Return both slots; none when the box was never flashed, or its database is none."""
+        """Return both slots; none when the box was never flashed, or its database is none.
+
+        Raises:
+            sqlite3.Error: the rows are there and cannot be read now: what may serve is not known.
+        """
         database = self._state / "bedside.db"
         if not database.is_file():
             return Rows("", 0, {})
@@ -82,10 +88,14 @@ class Launcher:
                     "SELECT active, lowest FROM flash_pairs WHERE kind = 'app'"
                 ).fetchone()
                 found = db.execute(
-                    "SELECT name, state, digest, release_counter, tries, deadline"
-                    " FROM flash_slots WHERE kind = 'app'"
+                    "SELECT name, state, digest, release_counter, tries, deadline,"
+                    " coalesce((SELECT max(at) / 1000 FROM flash_steps AS step WHERE"
+                    " step.kind = slot.kind AND step.name = slot.name AND what = 'trial'), 0)"
+                    " FROM flash_slots AS slot WHERE kind = 'app'"
                 ).fetchall()
-        except sqlite3.Error:  # an older box, or a damaged one: the box itself says so
+        except sqlite3.Error as error:  # an older box, or a damaged one: the box itself says so
+            if error.sqlite_errorcode & 0xFF in _BUSY:
+                raise
             return Rows("", 0, {})
         if pair is None:
             return Rows("", 0, {})
@@ -125,19 +135,30 @@ class Launcher:
     # --- starting ---------------------------------------------------------------------------
 
     def settle(self) -> Rows:
-        """Let a trial have its starts; returns the rows when nothing is on trial any more."""
+        """Let a trial have its starts; returns the rows when nothing is to be tried any more.
+
+        A start that cannot be charged, on a full disk for one, is not given: what served before
+        serves, and the trial waits for the next start.
+        """
         while True:
             rows, now = self.rows(), int(time.time())
             slot = rows.trial
             if slot is None:
                 return rows
-            if slot.tries <= 0:
-                self.give_up(slot, "tries-used-up", now)
-            elif now >= slot.deadline:
-                self.give_up(slot, "not-confirmed-in-time", now)
-            else:
+            try:
+                if slot.tries <= 0:
+                    self.give_up(slot, "tries-used-up", now)
+                    continue
+                if now >= slot.deadline:
+                    self.give_up(slot, "not-confirmed-in-time", now)
+                    continue
                 self.charge(slot)
-                self._try(slot, slot.deadline - now)
+            except sqlite3.Error as error:
+                _say(f"the trial of slot {slot.name} waits: {error}")
+                return rows
+            # A clock that was set back makes no trial longer than it was given
+            given = slot.deadline - slot.begun if slot.begun else slot.deadline - now
+            self._try(slot, max(1, min(slot.deadline - now, given)))
 
     def _try(self, slot: Slot, seconds: float) -> None:
         """Run the health gate of the slot's own software; it confirms itself in the database."""
@@ -203,7 +224,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not launcher.lock():
         _say("a box has the state folder open")
         return EX_TEMPFAIL
-    rows = launcher.settle()
+    try:
+        rows = launcher.settle()
+    except sqlite3.Error as error:
+        _say(f"the rows cannot be read now: {error}")
+        return EX_TEMPFAIL
     if rows.serving is None and (rows.lowest or rows.active):
         _say("no slot holds software that may still serve")
         return EX_UNAVAILABLE

@@ -174,3 +174,49 @@ def test_the_dry_run_changes_nothing(house, capsys):
     assert launcher.main(["--state", str(house.folder), "--dry-run"]) == 0
     assert "trial a, serves what the box came with" in capsys.readouterr().err
     assert Path(house.folder / "bedside.db").read_bytes() == before
+
+
+def test_a_start_that_cannot_be_charged_is_not_given_and_the_box_starts(house, monkeypatch):
+    """A full disk, a folder mounted read-only: what served before serves."""
+    on_trial(house, 1, "confirm")
+    opened = Launcher._open
+
+    def read_only(self) -> sqlite3.Connection:
+        db = opened(self)
+        db.execute("PRAGMA query_only = ON")
+        return db
+
+    monkeypatch.setattr(Launcher, "_open", read_only)
+    for deadline in (int(time.time()) + 600, 1):  # to be charged; to be given up
+        with closing(sqlite3.connect(house.folder / "bedside.db")) as db, db:
+            db.execute("UPDATE flash_slots SET deadline = ? WHERE state = 'trial'", (deadline,))
+        rows = Launcher(house.folder, None).settle()
+        assert (rows.trial.name, rows.trial.tries, rows.serving) == ("a", 3, None)
+    assert said(house) == []
+
+
+def test_rows_that_cannot_be_read_now_start_nothing(house, monkeypatch):
+    """Else a box whose older software is forbidden would start just that."""
+    house.open()
+    house.close()
+    monkeypatch.setattr(sqlite3, "connect", _impatient(sqlite3.connect))
+    with closing(sqlite3.connect(house.folder / "bedside.db", isolation_level=None)) as db:
+        db.execute("PRAGMA locking_mode = EXCLUSIVE")
+        db.execute("PRAGMA journal_mode = DELETE")
+        db.execute("BEGIN EXCLUSIVE")
+        assert launcher.main(["--state", str(house.folder)]) == EX_TEMPFAIL
+
+
+def _impatient(connect):
+    return lambda *words, **named: connect(*words, **named | {"timeout": 0.1})
+
+
+def test_a_clock_set_back_makes_no_trial_longer(house, monkeypatch):
+    on_trial(house, 1, "hang")
+    choosing, seen = Launcher(house.folder, None), []
+    monkeypatch.setattr(choosing, "_try", lambda slot, seconds: seen.append(seconds))
+    now = time.time() - 366 * 86_400
+    monkeypatch.setattr(launcher.time, "time", lambda: now)
+    choosing.settle()
+    assert len(seen) == 3
+    assert max(seen) <= 601
