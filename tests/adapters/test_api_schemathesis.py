@@ -25,14 +25,17 @@ from bedside_core.access import Action, Actor, Role, actions_of
 from bedside_edge.api.app import openapi_document
 from bedside_edge.config import Config
 from bedside_edge.flashing import chunk_store, flashing_service
+from bedside_edge.services.gate import Gate
 from bedside_edge.services.witnessing import Witnessing
 from bedside_edge.state_folder import (
     consent_service,
     incident_service,
     keeping_service,
     rights_service,
+    sync_service,
     witness_service,
 )
+from bedside_edge.system.policy_cedar import CedarPolicy, shipped_document
 from bedside_edge.system.random_os import OsRandom
 from bedside_edge.updating import Updating, update_service
 from support.http_box import HERE, HttpBox, multipart, related
@@ -73,6 +76,14 @@ SCHEMA = schemathesis.openapi.from_dict(openapi_document())
 OPERATIONS = {
     found.ok().label: found.ok() for found in SCHEMA.get_all_operations() if found.ok() is not None
 }
+
+
+def member_of(desk, clock):
+    """Return the consortium's service of a box that has asked to join and has no hub yet."""
+    gate = Gate(CedarPolicy(shipped_document()), desk.governance, clock, desk.evidence.append)
+    sync = sync_service(Config(), desk, gate, {}, clock, OsRandom())
+    sync.request("box-1", "north", helper=True, actor="person:ada")
+    return sync
 
 
 class World:
@@ -150,6 +161,7 @@ def world(tmp_path_factory) -> Iterator[World]:
                 witness=witness_service(desk, box.clock, OsRandom(), lambda _: None),
                 witnessing=Witnessing(desk.witnessed, [], box.clock),
                 rights=rights,
+                sync=member_of(desk, box.clock),
             ) as http:
                 world = World(box, http)
                 world.known["fingerprint"] = [released.fingerprint]

@@ -10,7 +10,6 @@ from bedside_core.errors import (
     HubUnavailableError,
     LedgerLockedError,
     ManifestRefusedError,
-    NotReadyError,
     RoundRefusedError,
     SealedError,
     WrongStateError,
@@ -426,7 +425,7 @@ def test_a_box_that_was_not_approved_does_not_visit(alone):
         "system:console",
         "join-asked",
     )
-    with pytest.raises(NotReadyError):
+    with pytest.raises(WrongStateError):
         house.sync.visit()
 
 

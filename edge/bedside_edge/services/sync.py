@@ -23,7 +23,6 @@ from bedside_core.errors import (
     InvalidInputError,
     LedgerLockedError,
     NotFoundError,
-    NotReadyError,
     SealedError,
     WrongStateError,
 )
@@ -282,14 +281,14 @@ class SyncService:
         """Visit the hub once, now.
 
         Raises:
-            NotReadyError: the box is no member yet.
+            NotFoundError, WrongStateError: the box is no member, or not approved yet.
             SealedError, LedgerLockedError: nothing is done.
             HubUnavailableError: the hub is away; what was done is durable.
         """
         with self._turn:
             member = self._must_have()
             if not member.welcome:
-                raise NotReadyError("the consortium has not approved this box yet")
+                raise WrongStateError("the consortium has not approved this box yet")
             if self._gate.incident() in STOPPED:
                 raise SealedError("the box is sealed; it does not sync")
             self._store.begin_night(self._night())
