@@ -64,6 +64,11 @@ from bedside_sync.task_code import task_code
 PRIVACY_COUNTER = "privacy.counter"
 
 
+def privacy_counter(config: Config, folder: Path) -> Path:
+    """Return where the box says how far its privacy ledger had come."""
+    return Path(config.privacy.counter_file or folder / PRIVACY_COUNTER)
+
+
 def open_folder(config: Config, folder: Path, clock: Clock, random: RandomBytes) -> State:
     """Open the state folder.
 
@@ -102,7 +107,7 @@ def open_folder(config: Config, folder: Path, clock: Clock, random: RandomBytes)
             nightly_quota=config.evidence.nightly_quota,
         ),
         minor_years=config.policy.minor_years,
-        privacy_counter=Path(config.privacy.counter_file or folder / PRIVACY_COUNTER),
+        privacy_counter=privacy_counter(config, folder),
     )
 
 

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 from bedside_core.errors import InvalidBackupError, InvalidInputError, NotFoundError
 from bedside_edge.cli import cli
 from bedside_edge.ports.erasure import ErasureState
+from bedside_edge.ports.sync import Caps
 from bedside_edge.store import backup
 from bedside_edge.system import key_export
 from bedside_edge.system.keys import open_box_keys
@@ -138,6 +139,29 @@ def test_drill_the_machine_is_lost_and_comes_back_from_backup_and_keys(box, tmp_
             assert state.objects.read(held[0].object_name, held[0].object_key)
 
 
+@pytest.mark.parametrize("moved", [False, True])
+def test_a_restored_box_spends_no_privacy_until_people_unlock_it(box, tmp_path, moved):
+    """Nobody knows what was spent since the backup, except a counter that came along."""
+    folder, _ = box
+    copy, new = tmp_path / "copy", tmp_path / "new"
+    run("backup", "create", copy, "--state", folder)
+    new.mkdir(mode=0o700)
+    shutil.copytree(folder / "keys", new / "keys")
+    counters = ("privacy.counter", "privacy.counter.sync")
+    for name in counters if moved else ():
+        (new / name).write_bytes(b"")  # a counter of a box that has spent nothing
+    said = run("backup", "restore", copy, "--state", new)
+    assert ("privacy unlock" in said) is not moved
+    with opened(new, privacy_counter=new / counters[0]) as state:
+        assert state.ledger.locked() is not moved
+        assert state.sync.set_back() is not moved
+        if not moved:
+            state.ledger.unlock("", "person:ada", "person:bert")
+            state.sync.recover("person:ada", "person:bert", Caps(lifetime=10, day=6))
+        assert not state.ledger.locked()
+        assert not state.sync.set_back()
+
+
 @pytest.mark.parametrize("survives", ["keys folder", "journal"])
 def test_drill_an_erasure_between_backup_and_restore_is_applied_again(box, tmp_path, survives):
     folder, (one, two) = box
@@ -159,7 +183,7 @@ def test_drill_an_erasure_between_backup_and_restore_is_applied_again(box, tmp_p
         words = ("--keys", export, "--passphrase-file", phrase, "--journal", journal)
     shutil.rmtree(folder)
     answer = run("backup", "restore", copy, *words, "--state", new, "--json")
-    assert json.loads(answer) == {"objects": 6, "erased_again": 1}
+    assert json.loads(answer) == {"objects": 6, "erased_again": 1, "budgets_locked": True}
     assert search(new, secrets) == set()
     with opened(new) as state:
         with pytest.raises(NotFoundError):

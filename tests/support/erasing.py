@@ -20,8 +20,8 @@ ROW = bytes(range(7, 247)) * 20  # a row of pixels that would be found again
 
 
 @contextmanager
-def opened(folder: Path, *, step=None) -> Iterator[State]:
-    state = open_at(folder)
+def opened(folder: Path, *, step=None, **more) -> Iterator[State]:
+    state = open_at(folder, **more)
     try:
         if step:
             state.erasure._step = step
@@ -30,13 +30,14 @@ def opened(folder: Path, *, step=None) -> Iterator[State]:
         state.close()
 
 
-def open_at(folder: Path) -> State:
+def open_at(folder: Path, **more) -> State:
     return open_state(
         folder,
         SystemClock(),
         OsRandom(),
         open_box_keys,
         disk=ANY_DISK,
+        **more,
         evidence=LogSettings(open_keys=open_log_keys),
     )
 

@@ -165,6 +165,8 @@ def restore_backup(
 
     A `keys` folder that survived is used as it is: it knows every erasure. With `--keys` the
     erasures after the export are known only from copies of `slots.journal`; give the newest.
+    Where no privacy counter survived, nothing is released or sent to rounds until two people
+    unlock it: see `privacy unlock` and `sync recover`.
 
     \b
     Examples:
@@ -176,12 +178,19 @@ def restore_backup(
     if keys_file is not None:
         put_keys(target, keys_file, identity, passphrase_file)
     found = restore(folder, target, identity, journals, shown=not as_json)
+    locked = _lock_budgets(config, target)
     again = _opened(config, target)
     words = f"{target}: {found.objects} objects restored, {again} erasures applied again"
     if as_json:
-        click.echo(json.dumps({"objects": found.objects, "erased_again": again}))
-    else:
-        click.echo(words)
+        told = {"objects": found.objects, "erased_again": again, "budgets_locked": locked}
+        click.echo(json.dumps(told))
+        return
+    click.echo(words)
+    if locked:
+        click.echo(
+            "what was spent of privacy since the backup is unknown: releases and rounds wait for"
+            " `bedside-edge privacy unlock` and `bedside-edge sync recover`"
+        )
 
 
 def put_keys(target: Path, file: Path, identity: Path | None, passphrase_file: Path | None) -> None:
@@ -256,6 +265,17 @@ def _scratch(beside: Path) -> Iterator[Path]:
             yield Path(name)
     except FileNotFoundError as cause:
         raise InvalidInputError(f"there is no folder {beside}") from cause
+
+
+def _lock_budgets(config: Config, folder: Path) -> bool:
+    """Lock the budgets of privacy whose counter did not survive; return whether one is locked."""
+    from bedside_edge.state_folder import privacy_counter
+    from bedside_edge.store.counter_file import distrust
+    from bedside_edge.store.state import rounds_counter
+
+    counter = privacy_counter(config, folder)
+    made = [distrust(path) for path in (counter, rounds_counter(counter))]
+    return any(made)
 
 
 def _opened(config: Config, folder: Path) -> int:

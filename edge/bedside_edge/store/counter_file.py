@@ -18,6 +18,7 @@ from bedside_core.errors import StoreUnavailableError
 
 _SLOT: Final = struct.Struct(">8sQQ8s")  # magic, generation, number, check
 _MAGIC: Final = b"BEDSCNT1"
+_UNKNOWN: Final = 1 << 62  # more than any ledger has
 _APART: Final = 4096  # bytes between the slots: a torn sector hits one of them
 
 
@@ -124,6 +125,24 @@ class FileCounter:
             yield
         except OSError as cause:
             raise StoreUnavailableError("the privacy counter cannot be read or written") from cause
+
+
+def distrust(path: Path) -> bool:
+    """Make a counter where there is none, for a restored box: nobody knows what was lost.
+
+    A counter that is there survived, or was brought along, and knows better.
+
+    Returns:
+        Whether it was made; what stands on it is locked until people unlock it.
+    """
+    if path.exists():
+        return False
+    counter = FileCounter(path)
+    try:
+        counter.saw(_UNKNOWN)
+    finally:
+        counter.close()
+    return True
 
 
 def _check(generation: int, number: int) -> bytes:

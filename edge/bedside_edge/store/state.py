@@ -195,12 +195,10 @@ def open_state(
         database.read(check_ledger)
         counter = NoCounter() if privacy_counter is None else FileCounter(privacy_counter)
         stack.callback(counter.close)
-        rounds_counter = (
-            NoCounter()
-            if privacy_counter is None
-            else FileCounter(privacy_counter.with_name(privacy_counter.name + ".sync"))
+        of_rounds = (
+            NoCounter() if privacy_counter is None else FileCounter(rounds_counter(privacy_counter))
         )
-        stack.callback(rounds_counter.close)
+        stack.callback(of_rounds.close)
         log_store = SqliteEvidence(
             database,
             keys,
@@ -252,7 +250,7 @@ def open_state(
                 slots=slots,
                 random=random,
                 clock=clock,
-                counter=rounds_counter,
+                counter=of_rounds,
                 folder=path / SYNC_FOLDER,
             ),
             keys,
@@ -316,6 +314,11 @@ def open_state(
         swept=swept,
         lock=lock,
     )
+
+
+def rounds_counter(privacy: Path) -> Path:
+    """Return the counter of what was written about rounds: beside the privacy ledger's."""
+    return privacy.with_name(privacy.name + ".sync")
 
 
 def _lock(path: Path) -> int:
