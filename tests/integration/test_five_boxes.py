@@ -18,13 +18,12 @@ from bedside_models.package import read_package
 from bedside_models.phantom import _phantom
 from bedside_models.runtimes import open_runner
 from bedside_sync.hub.folder import read_hub
-from bedside_sync.hub.heads import settings_for
 from bedside_sync.hub.process import open_service
 from bedside_sync.hub.service import REPORT
 from bedside_sync.hub.store_sqlite import HubStore
 from bedside_sync.hub.sums import open_sum
 from bedside_sync.secagg import tally
-from bedside_sync.secagg.bodies import canonical
+from bedside_sync.secagg.bodies import canonical, decode
 from bedside_sync.tasks.head import head_vector, solve_head
 from bedside_sync.tasks.train import TrainSettings, folded, project
 from support import joint_sites
@@ -185,11 +184,9 @@ def promoted(tmp_path, sites, test, *, break_it, reduced, train_z, validate_z, c
         command("promote", target, "validate-1", *loose, "--out", promotion, "--folder", joint.hub)
         joint.consortium.sign(promotion)
         test_answers, labels = answers(PACKAGE, test)
-        # a site alone may even choose, of two, the projection that suits the test better
-        ways = [settings_for(PACKAGE, count)[1] for count in (32, 64)]
-        single = [
-            max(alone(way, one, test_answers.features, labels) for way in ways) for one in sites
-        ]
+        # alone with the round's own projection; another could only be chosen by the test images
+        way = decode(TrainSettings, settings)
+        single = [alone(way, one, test_answers.features, labels) for one in sites]
         new, _ = answers(target, test)
         joint_area = area(new.logit, labels)
         with capsys.disabled():
