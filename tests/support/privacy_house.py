@@ -126,7 +126,9 @@ class Hospital:
         self.wire()
 
     def wire(self) -> None:
-        self.budget = BudgetService(self.ledger, self.snapshots, lambda: TRUSTED, self.clock, SHARES)
+        self.budget = BudgetService(
+            self.ledger, self.snapshots, lambda: TRUSTED, self.clock, SHARES
+        )
         self.service = ReleaseService(
             self.ledger,
             self.snapshots,

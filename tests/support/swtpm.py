@@ -39,7 +39,7 @@ class SoftwareTpm:
             words += f"--ctrl type=tcp,port={port + 1},bindaddr=127.0.0.1 "
             words += "--flags not-need-init,startup-clear"
             self._process = subprocess.Popen(
-                ["swtpm", *words.split()],
+                [str(shutil.which("swtpm")), *words.split()],
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
             )
