@@ -23,7 +23,7 @@ from bedside_core.errors import (
     StoreUnavailableError,
     WrongStateError,
 )
-from bedside_core.hardware.profile import parse_profile
+from bedside_core.hardware.profile import PROFILE_LIMIT, parse_profile
 from bedside_core.result import Json
 from bedside_core.slots import SlotState
 from bedside_edge.config import Config
@@ -292,7 +292,8 @@ class _NamedProfile:
     def __call__(self, candidate: Candidate, seconds: float) -> Json:
         manifest = candidate.manifest
         try:
-            profile = parse_profile(profile_file(candidate).read_bytes()).profile
+            with profile_file(candidate).open("rb") as file:
+                profile = parse_profile(file.read(PROFILE_LIMIT + 1)).profile
         except OSError as cause:
             raise InvalidProfileError("the hardware profile cannot be read") from cause
         if (profile.vendor, profile.id) != (manifest.vendor, manifest.name):
@@ -344,8 +345,12 @@ def flashed_profiles(folder: Path) -> list[Path]:
             connection.close()
     except sqlite3.Error:  # an older box, or damaged: whoever opens the folder says so
         return []
-    found = [sorted((slots_folder(folder) / "profile" / name).rglob("*.toml")) for name in names]
+    found = [_toml_files(slots_folder(folder) / "profile" / name) for name in names]
     return [files[0] for files in found if files]
+
+
+def _toml_files(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*.toml") if path.is_file())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

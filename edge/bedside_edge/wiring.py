@@ -25,7 +25,12 @@ from bedside_core.grading import Grading, parse_grading
 from bedside_core.hardware.acceptance import AcceptanceRecord
 from bedside_core.hardware.board import Board
 from bedside_core.hardware.matching import choose
-from bedside_core.hardware.profile import EngineChoice, LoadedProfile, parse_profile
+from bedside_core.hardware.profile import (
+    PROFILE_LIMIT,
+    EngineChoice,
+    LoadedProfile,
+    parse_profile,
+)
 from bedside_core.manifest import MANIFEST_NAME, Manifest, parse_manifest
 from bedside_core.routing import Rules, default_rules, parse_rules
 from bedside_edge.config import Evidence as EvidenceSettings
@@ -484,7 +489,8 @@ def known_manifests(settings: ModelSettings) -> dict[str, Manifest]:
 
 def _read_profile(path: Path) -> LoadedProfile:
     try:
-        return parse_profile(path.read_bytes())
+        with path.open("rb") as file:
+            return parse_profile(file.read(PROFILE_LIMIT + 1))
     except OSError as cause:
         raise InvalidProfileError("the hardware profile cannot be read") from cause
 

@@ -156,6 +156,25 @@ def test_no_bytes_end_in_another_error(data):
         parse_profile(data)
 
 
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        "seq = " + "9" * 900,  # still a number
+        "seq = " + "9" * 5000,  # longer than Python turns
+        ".".join("a" * 400) + " = 1",
+        ".".join("a" * 20_000) + " = 1",
+        "[" * 900 + "]" * 99,
+        "a = " + "[" * 990,
+        "# and on\n" * 10_000,
+    ],
+)
+def test_what_is_made_to_hang_or_crash_a_reader_is_refused_at_once(hostile):
+    with pytest.raises(InvalidProfileError):
+        parse(V3.replace("seq = 2", hostile))
+    with pytest.raises(InvalidProfileError):
+        parse(hostile)
+
+
 def test_the_example_in_the_page_is_a_profile():
     page = (PROFILES.parent / "docs" / "hardware.md").read_text()
     example = parse(page.split("```toml\n")[1].split("```")[0]).profile

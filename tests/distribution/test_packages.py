@@ -39,6 +39,7 @@ from bedside_sync.distribution.assignment import (
 )
 from bedside_sync.distribution.bundle import BUNDLE_NAME, check_bundle, sign_bundle
 from bedside_sync.distribution.chunks import ChunkStore, check_folder, package_files
+from bedside_sync.distribution.disk import read_plain
 from bedside_sync.distribution.manifest import (
     CHUNK,
     PackagedFile,
@@ -49,6 +50,7 @@ from bedside_sync.distribution.manifest import (
 )
 from bedside_sync.distribution.packages import build_package, check_package_content, read_package
 from bedside_sync.distribution.signers import make_private, make_signer, open_signer, public_of
+from bedside_sync.distribution.sources import FolderSource
 from support.package_houses import noise
 
 
@@ -300,6 +302,16 @@ def test_a_chunk_that_changed_on_the_disk_is_dropped_and_fetched_again(content, 
     with pytest.raises(ChunkMismatchError):
         store.assemble(made, tmp_path / "slot")
     assert store.missing(made) == [digest]
+
+
+def test_a_stick_that_is_pulled_out_or_a_bad_block_is_an_error_of_the_disk():
+    """Linux has one file at least that opens as a plain one and cannot be read."""
+    for read in (
+        lambda: list(FolderSource(Path("/proc/self")).read("mem")),
+        lambda: read_plain(Path("/proc/self/mem"), 100),
+    ):
+        with pytest.raises(StoreUnavailableError, match="cannot read"):
+            read()
 
 
 def test_links_and_pipes_are_no_part_of_a_package(content, store):

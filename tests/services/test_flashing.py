@@ -288,3 +288,11 @@ def test_a_launchers_steps_get_their_evidence_when_the_box_starts(house):
         "code": "tries-used-up",
     }
     assert house.store.tell() == 0
+
+
+def test_a_clock_set_back_makes_no_trial_longer(house):
+    service = house.open()
+    house.gate.answers = [TrialFailedError("hangs")]
+    house.gate.on_call = lambda: house.clock.jump(-400 * 86_400_000)
+    service.install(house.package(1))
+    assert max(house.gate.seconds) <= TRIAL_S

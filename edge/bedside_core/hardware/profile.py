@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bedside_core.errors import InvalidProfileError
 from bedside_core.hardware.board import LEVELS
@@ -23,12 +23,16 @@ _NAME = r"^[a-z0-9][a-z0-9.-]{1,62}$"
 _HEX = r"^[0-9a-f]{4}$"
 _PART = r"^0x[0-9a-f]{2,3}$"
 _CLOCK = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+PROFILE_LIMIT: Final = 1 << 16  # bytes; the longest built-in one has 3,000
+_LINE_LIMIT: Final = 1000  # the reader of TOML takes seconds for a key of ten thousand parts
 _PICKS_FOR_ITSELF: Final = ("AUTO", "HETERO", "MULTI", "BATCH")
 
 Level = Literal["x86_64", "x86_64_v2", "x86_64_v3", "x86_64_v4", "aarch64", "armv8.2a"]
 Count = Annotated[int, Field(ge=1, le=256)] | Literal["cores", "sockets"]
 Threads = Annotated[int, Field(ge=1, le=256)] | Literal["cores"]
-Value = bool | int | Annotated[str, Field(min_length=1, max_length=128)]
+_MOST: Final = 2**53 - 1  # what databases and JSON hold exactly
+_Number = Annotated[int, Field(ge=-_MOST, le=_MOST)]
+Value = bool | _Number | Annotated[str, Field(min_length=1, max_length=128)]
 Evidence = Literal["measured", "vendor-claimed", "unverified"]
 
 # Every device a profile may name, and the properties that may be set for it. Runtimes accept words
@@ -368,7 +372,9 @@ class Profile(_Part):
     id: Annotated[str, Field(pattern=_NAME)] = Field(description="unique name, never reused")
     vendor: Annotated[str, Field(pattern=_NAME)] = Field(description="equals the folder")
     name: Annotated[str, Field(min_length=1, max_length=128)] = Field(description="for people")
-    seq: Annotated[int, Field(ge=1)] = Field(description="revision, counts up and never falls")
+    seq: Annotated[int, Field(ge=1, le=_MOST)] = Field(
+        description="revision, counts up and never falls"
+    )
     evidence: Evidence = Field(description="how far to believe it")
     evidence_ref: Annotated[str, Field(max_length=256)] = Field(
         default="",
@@ -431,11 +437,14 @@ def parse_profile(data: bytes, *, built_in: bool = False) -> LoadedProfile:
     """Return the profile in `data`.
 
     Raises:
-        InvalidProfileError: not TOML in UTF-8, an unknown or missing key, a value out of range.
+        InvalidProfileError: not TOML in UTF-8, an unknown or missing key, a value out of range, or
+            longer than a profile or its lines may be.
     """
+    if len(data) > PROFILE_LIMIT or max(map(len, data.split(b"\n"))) > _LINE_LIMIT:
+        raise InvalidProfileError("hardware profile: too long, or a line of it is")
     try:
         profile = Profile.model_validate(tomllib.loads(data.decode()))
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, ValidationError, RecursionError) as cause:
+    except (ValueError, RecursionError) as cause:  # TOML, UTF-8, our rules, a number too long
         raise InvalidProfileError(f"hardware profile: {cause}") from cause
     digest = "sha256:" + hashlib.sha256(data).hexdigest()
     return LoadedProfile(profile=profile, digest=digest, built_in=built_in)

@@ -17,7 +17,12 @@ from bedside_core.errors import (
 )
 from bedside_core.hardware.board import Board
 from bedside_core.hardware.matching import EnginePlan, check_readback, plan
-from bedside_core.hardware.profile import EngineChoice, LoadedProfile, parse_profile
+from bedside_core.hardware.profile import (
+    PROFILE_LIMIT,
+    EngineChoice,
+    LoadedProfile,
+    parse_profile,
+)
 from bedside_core.manifest import EngineName, Variant
 from bedside_edge.engine.package import Package
 from bedside_edge.engine.selftest import SelfTest, prepare_cases, self_test
@@ -26,7 +31,6 @@ from bedside_edge.ports import EngineInfo, Outputs
 
 log = logging.getLogger(__name__)
 
-_PROFILE_LIMIT = 1 << 20  # bytes
 Compile = Callable[[Build], Compiled]
 
 
@@ -195,11 +199,10 @@ def load_profiles(folder: Path, *, built_in: bool = False) -> Sequence[LoadedPro
     loaded = []
     for path in sorted(folder.glob("*/*.toml")):
         try:
-            data = path.read_bytes()
+            with path.open("rb") as file:
+                data = file.read(PROFILE_LIMIT + 1)
         except OSError as cause:
             raise InvalidProfileError(f"hardware profile {path.stem} cannot be read") from cause
-        if len(data) > _PROFILE_LIMIT:
-            raise InvalidProfileError(f"hardware profile {path.stem} is too large")
         profile = parse_profile(data, built_in=built_in)
         if profile.profile.vendor != path.parent.name:
             raise InvalidProfileError(f"hardware profile {path.stem} is in another vendor's folder")

@@ -454,7 +454,9 @@ class FlashingService:
         )
         assert way.gate is not None  # noqa: S101  its caller has looked
         try:
-            record = way.gate(candidate, max(0.0, float(idle.deadline - self._now())))
+            # A clock that was set back makes no trial longer
+            left = min(idle.deadline - self._now(), self._trial_s)
+            record = way.gate(candidate, max(0.0, float(left)))
             record = record | {"box": list(self._verifier())}
             after = slots.confirm(pair, self._now())
         except (UnavailableError, WrongStateError) as failed:

@@ -23,7 +23,7 @@ from bedside_core.errors import (
     StoreUnavailableError,
     UpdateTooLargeError,
 )
-from bedside_sync.distribution.disk import disk, open_plain, sync_folder
+from bedside_sync.distribution.disk import disk, open_plain, read_block, sync_folder
 from bedside_sync.distribution.manifest import CHUNK, PackagedFile, TargetManifest
 
 _PART: Final = ".part-"
@@ -122,7 +122,7 @@ class ChunkStore:
         """
         place = self._place(digest)
         with open_plain(place) as file:
-            data = file.read(CHUNK + 1)
+            data = read_block(file, CHUNK + 1)
         if sha256(data).hexdigest() != digest:
             if not keep:
                 with disk():
@@ -172,7 +172,7 @@ class ChunkStore:
             if path.is_symlink() or not path.is_file():
                 continue
             with open_plain(path) as file:
-                while data := file.read(CHUNK):
+                while data := read_block(file, CHUNK):
                     digest = sha256(data).hexdigest()
                     if not self.has(digest):
                         self.put(digest, data)
@@ -258,7 +258,7 @@ def check_folder(manifest: TargetManifest, folder: Path, progress: Progress | No
     for one in manifest.files:
         whole, size = sha256(), 0
         with open_plain(folder / one.path) as file:
-            while data := file.read(CHUNK):
+            while data := read_block(file, CHUNK):
                 whole.update(data)
                 size += len(data)
                 done += len(data)
@@ -282,7 +282,7 @@ def package_files(folder: Path, store: ChunkStore | None = None) -> tuple[Packag
         chunks: list[str] = []
         whole, size = sha256(), 0
         with open_plain(path) as file:
-            while data := file.read(CHUNK):
+            while data := read_block(file, CHUNK):
                 whole.update(data)
                 size += len(data)
                 digest = sha256(data).hexdigest()

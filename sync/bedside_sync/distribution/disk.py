@@ -61,6 +61,14 @@ def open_plain(path: Path) -> BinaryIO:
     return os.fdopen(descriptor, "rb")
 
 
+def read_block(file: BinaryIO, size: int) -> bytes:
+    """Return at most `size` bytes; StoreUnavailableError for a stick pulled out, a bad block."""
+    try:
+        return file.read(size)
+    except OSError as cause:
+        raise StoreUnavailableError(f"cannot read: {cause.strerror}") from cause
+
+
 def read_plain(path: Path, limit: int) -> bytes:
     """Return a plain file of at most `limit` bytes; errors as in `open_plain`.
 
@@ -68,7 +76,7 @@ def read_plain(path: Path, limit: int) -> bytes:
         ForbiddenPathError: it is longer.
     """
     with open_plain(path) as file:
-        data = file.read(limit + 1)
+        data = read_block(file, limit + 1)
     if len(data) > limit:
         raise ForbiddenPathError(f"{path.name} is longer than it may be")
     return data

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from bedside_core.errors import ForbiddenPathError, InvalidMessageError, NotFoundError
-from bedside_sync.distribution.disk import open_plain
+from bedside_sync.distribution.disk import open_plain, read_block
 from bedside_sync.wire import MAX_HEADER, MAX_MESSAGE, Message
 
 FILE: Final = "file"  # kind of the request and of its answer
@@ -78,4 +78,4 @@ class Gateway:
         with open_plain(resolved) as file:
             size = file.seek(0, 2)
             file.seek(min(start, size))
-            return size, file.read(RANGE)
+            return size, read_block(file, RANGE)

@@ -14,7 +14,7 @@ from bedside_core.errors import (
     NotFoundError,
 )
 from bedside_sync.calls import Ask
-from bedside_sync.distribution.disk import open_plain
+from bedside_sync.distribution.disk import open_plain, read_block
 from bedside_sync.distribution.gateway import FILE, RANGE
 from bedside_sync.distribution.manifest import CHUNK
 from bedside_sync.wire import Message
@@ -137,7 +137,7 @@ class FolderSource:
         def blocks() -> Iterator[bytes]:
             with file:
                 left = _LARGEST
-                while left > 0 and (data := file.read(min(_BLOCK, left))):
+                while left > 0 and (data := read_block(file, min(_BLOCK, left))):
                     left -= len(data)
                     yield data
 
