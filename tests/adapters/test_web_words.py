@@ -6,10 +6,13 @@ from html.parser import HTMLParser
 
 import pytest
 
+from bedside_core.access import Action
 from bedside_core.errors import RefusedError
 from bedside_edge.api.errors import BY_CODE
 from bedside_edge.web.language import DEFAULT, LANGUAGES, choose, words
 from bedside_edge.web.people import date, shown
+from bedside_sync.agent import Outcome, Step
+from bedside_sync.secagg.machines import Box
 from support.repository import package_folder
 
 WEB = package_folder("bedside_edge") / "web"
@@ -70,6 +73,15 @@ def test_chinese_is_chinese():
     same = {"site.name", "viewer.real", "check.other", "system.check_other", "how.other"}
     same |= {"hold.other"}
     assert {key for key in words("zh").keys if not han.search(words("zh")(key))} <= same
+
+
+def test_whatever_a_token_may_or_a_night_does_has_words():
+    """Such keys are put together in the templates: a missing one is a page that does not open."""
+    wanted = {f"action.{one.value}" for one in Action}
+    wanted |= {f"nights.is_{one.value}" for one in Box if one is not Box.IDLE}
+    wanted |= {f"nights.step_{one.value}" for one in Step}
+    wanted |= {f"nights.was_{one.value}" for one in Outcome}
+    assert wanted <= words(DEFAULT).keys
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=lambda path: path.name)

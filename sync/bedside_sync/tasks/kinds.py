@@ -108,7 +108,9 @@ def words(found: Mapping[str, Any]) -> list[str]:
     """Return the lines in which a terminal shows a reading; long vectors are left to JSON."""
     task = found["task"]
     if task in ("collect", "fuse"):
-        return [line for name, table in found["tables"].items() for line in _table(name, table)]
+        noise = f"the noise alone moves each count by up to {1.96 * found['deviation']:.1f} (95 %)"
+        tables = [line for name, one in found["tables"].items() for line in _table(name, one)]
+        return [*tables, noise]
     if task == "clean":
         return _clean(found)
     if task == "annotate":

@@ -69,7 +69,8 @@ def round_propose(plan_path: Path, out: Path, folder: Path, as_json: bool) -> No
         manifest = manifest_of(plan, keys, service.roster, now(), settings)
         check_content(manifest, service.roster)
     write_file(out, SignedManifest(manifest=manifest, signatures=[]).encode() + b"\n")
-    say(as_json, {"awaited": [], **told(manifest), "to_sign": str(out)})
+    facts = {**told(manifest), "to_sign": str(out)}
+    say(as_json, {"awaited": [], **facts} if as_json else facts)
 
 
 @rounds.command("open")
