@@ -29,7 +29,7 @@ from bedside_core.model_bom import BOM_NAME, SPEC_VERSION, serial_number
 LOCK_NAME: Final = "requirements.txt"
 _MODEL_MANIFEST: Final = "manifest.json"
 _SIGNATURE: Final = "model.sig"  # added after the bill was written
-_MOST_BYTES: Final = 16 << 20
+MOST_BYTES: Final = 16 << 20
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 _DIGEST = re.compile(r"--hash=sha256:([0-9a-f]{64})")
 _PIN = re.compile(r"^([A-Za-z0-9][A-Za-z0-9._-]*)==([^\s;\\]+)\s*(?:;\s*([^\\\n]+))?")
@@ -203,7 +203,7 @@ def read_bom(path: Path) -> dict[str, Any]:
     """Return the bill in a file; InvalidPackageError."""
     try:
         with path.open("rb") as file:
-            return parse_bom(file.read(_MOST_BYTES + 1), path.name)
+            return parse_bom(file.read(MOST_BYTES + 1), path.name)
     except OSError as cause:
         raise InvalidPackageError(f"{path.name} cannot be read") from cause
 
@@ -214,7 +214,7 @@ def parse_bom(data: bytes, called: str) -> dict[str, Any]:
     Raises:
         InvalidPackageError: it is not.
     """
-    if len(data) > _MOST_BYTES:
+    if len(data) > MOST_BYTES:
         raise InvalidPackageError(f"{called} is too large for a bill of materials")
     try:
         document = json.loads(data)

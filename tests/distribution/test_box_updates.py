@@ -146,6 +146,15 @@ def test_a_clock_before_the_root_was_made_is_refused_on_a_new_box(house, box):
     assert refused.value.code == "time-floor"
 
 
+def test_what_was_looked_at_long_ago_is_not_installed_any_more(house, box):
+    """Whoever keeps a stop or a revocation from a box gains nothing by it."""
+    box.service.fetch(box.source())
+    box.clock.jump(5 * DAY * 1000)
+    assert len(box.service.ready()) == 2
+    box.clock.jump(2000)
+    assert box.service.ready() == []
+
+
 def test_one_owner_s_expired_metadata_stops_what_it_owns_and_nothing_else(house, box):
     later = START + 20 * DAY
     house.now = later

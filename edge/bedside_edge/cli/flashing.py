@@ -61,7 +61,7 @@ def install(dry_run: bool, as_json: bool, **where: Unpack[Where]) -> None:
     if as_json:
         click.echo(json.dumps({"outcomes": found}, sort_keys=True))
     elif not found:
-        click.echo("nothing to install: what is assigned and fetched is in service")
+        click.echo("nothing to install: what was assigned in the last 5 days and fetched serves")
     else:
         for one in found:
             _say(one)

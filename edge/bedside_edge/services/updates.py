@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 Named = Signed | BedsideError | None  # what an owner names, or why its word is not believed
 _LOCK: Final = "lock"
 _SCRATCH: Final = "scratch"
+_BELIEVED_S: Final = 5 * 86_400  # as long as the hub's word on a site's assignment is good for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,10 +131,17 @@ class UpdateService:
         return item.manifest is not None and not self._chunks.missing(item.manifest)
 
     def ready(self) -> list[TargetManifest]:
-        """Return what may be installed now: assigned, allowed, and all of its content here."""
+        """Return what may be installed now: assigned, allowed, and all of its content here.
+
+        Nothing when the last look that ended well is older than an assignment is good for: who
+        keeps the hub's later word from a box (a stop, a vendor revoked) shall not gain by it.
+        """
+        looked, now = self._store.looked(), self._clock.now() // 1000
+        if now - looked.checked_at > _BELIEVED_S:
+            return []
         return [
             item.manifest
-            for item in self._store.looked().items
+            for item in looked.items
             if item.manifest and not item.code and self.here(item)
         ]
 

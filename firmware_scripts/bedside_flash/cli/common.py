@@ -31,7 +31,8 @@ def passphrase(path: Path | None, *, confirm: bool = False) -> str:
 
 def read_small(path: Path, limit: int = 1 << 20) -> bytes:
     """Return a file's bytes without its last newline; InvalidInputError when it is too long."""
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
     if len(data) > limit:
         raise InvalidInputError("the file is too long for what it should be")
     return data.rstrip(b"\n")

@@ -65,8 +65,9 @@ def _package(folder: Path, key: Path | None) -> dict[str, Any]:
 
 def _bill(manifest: "TargetManifest", chunks: "ChunkStore") -> str:
     """Check the bill of materials of a package against its files; say what was found."""
+    from bedside_core.errors import InvalidPackageError
     from bedside_core.model_bom import BOM_NAME
-    from bedside_flash.bom import LOCK_NAME, check_listed
+    from bedside_flash.bom import LOCK_NAME, MOST_BYTES, check_listed
 
     files = {one.path: one for one in manifest.files}
     named = [p for p, one in files.items() if one.sha256 == manifest.sbom]
@@ -75,6 +76,8 @@ def _bill(manifest: "TargetManifest", chunks: "ChunkStore") -> str:
         return "no bill of materials in it"
 
     def content(path: str) -> bytes:
+        if files[path].size > MOST_BYTES:  # before it is read: a package may have 64 GiB
+            raise InvalidPackageError(f"{path} is too large for a bill of materials")
         return b"".join(chunks.read(digest, keep=True) for digest in files[path].chunks)
 
     lock = content(LOCK_NAME).decode() if LOCK_NAME in files else ""

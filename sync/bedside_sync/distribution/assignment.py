@@ -81,7 +81,7 @@ class Item(Body):
 
 
 class Window(Body):
-    """When the site may change what it runs; minutes after midnight, site's time.
+    """When the site may change what it runs; minutes after midnight, UTC.
 
     Equal ends mean at any time; an end before the start is on the next day.
     """

@@ -26,7 +26,7 @@ from bedside_core.signatures import exact_base64, pre_authentication, to_base64
 from bedside_sync.distribution.signers import PrivateKey, public_key, public_of
 
 BUNDLE_NAME: Final = "model.sig"  # in a package; it covers every file but itself
-_MAX: Final = 4 << 20  # bytes
+MAX_BUNDLE: Final = 4 << 20  # bytes
 _MEDIA: Final = "application/vnd.dev.sigstore.bundle.v0.3+json"
 _PAYLOAD: Final = "application/vnd.in-toto+json"
 _STATEMENT: Final = "https://in-toto.io/Statement/v1"
@@ -113,7 +113,7 @@ def check_bundle(data: bytes, files: Mapping[str, str], public: str) -> str:
 
 
 def _opened(data: bytes) -> tuple[bytes, bytes]:
-    if len(data) > _MAX:
+    if len(data) > MAX_BUNDLE:
         raise InvalidEnvelopeError("the bundle is too long")
     try:
         bundle = json.loads(data)

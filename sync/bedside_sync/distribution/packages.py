@@ -14,8 +14,8 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from bedside_core.errors import InvalidTargetError, NotFoundError
-from bedside_sync.distribution.bundle import BUNDLE_NAME, check_bundle, sign_bundle
+from bedside_core.errors import InvalidEnvelopeError, InvalidTargetError, NotFoundError
+from bedside_sync.distribution.bundle import BUNDLE_NAME, MAX_BUNDLE, check_bundle, sign_bundle
 from bedside_sync.distribution.chunks import ChunkStore, package_files
 from bedside_sync.distribution.disk import disk, read_plain, write_durably
 from bedside_sync.distribution.manifest import (
@@ -118,7 +118,9 @@ def check_package_content(package: Package, public: str = "") -> bool:
     if not public:
         return False
     one = package.manifest.file(BUNDLE_NAME)
-    data = b"".join(package.chunks.read(digest) for digest in one.chunks)
+    if one.size > MAX_BUNDLE:
+        raise InvalidEnvelopeError("the bundle is too long")
+    data = b"".join(package.chunks.read(digest, keep=True) for digest in one.chunks)
     others = {f.path: f.sha256 for f in package.manifest.files if f.path != BUNDLE_NAME}
     check_bundle(data, others, public)
     return True

@@ -87,7 +87,7 @@ def commit(signed: tuple[Path, ...], folder: Path, as_json: bool) -> None:
 @publish.command("assign")
 @click.argument("site")
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option("--window", default="", help="When the site may change, HH:MM-HH:MM, site's time")
+@click.option("--window", default="", help="When the site may change, HH:MM-HH:MM, UTC")
 @click.option("--group", default="", help="Group of a staged rollout")
 @folder_option
 @json_option
