@@ -28,20 +28,19 @@ from bedside_core.errors import (
     RoundRefusedError,
     UnavailableError,
 )
-from bedside_sync.box import RECEIPT, RECORD, WITHDRAWAL, BoxRole
+from bedside_sync.box import HEARD, RECEIPT, RECORD, TOLD, TOO_LATE, WITHDRAWAL, BoxRole
 from bedside_sync.calls import HubCalls
 from bedside_sync.helper import HelperRole
 from bedside_sync.journal import Journal
 from bedside_sync.secagg.bodies import decode
 from bedside_sync.secagg.machines import Box, Helper, Hub
-from bedside_sync.secagg.manifest import Manifest, SignedManifest
+from bedside_sync.secagg.manifest import Manifest, SignedManifest, check_manifest
 from bedside_sync.secagg.roster import Root, Roster, SignedEntry, extend, read_roster
 from bedside_sync.secagg.tally import MAX_TRANSCRIPT, Transcript
 
 log = logging.getLogger(__name__)
 
 SETTINGS: Final = "settings"  # bytes of the task's settings, as the manifest's digest names them
-HEARD: Final = "withdrawal-heard"
 CLOCK_SLACK_S: Final = 300
 
 
@@ -223,6 +222,8 @@ class Agent:
         facts = self._p.facts
         if facts.has(name, RECORD):  # killed after it was checked and kept
             record = decode(Transcript, facts.read(name, RECORD), MAX_TRANSCRIPT)
+            if bytes.fromhex(record.body.previous) != previous:  # told again, at another place
+                raise RoundRefusedError("the record does not follow the one before")
             state = self._p.box.state(name)
         else:
             record = hub.record(name)
@@ -287,6 +288,8 @@ class Agent:
 
     def _join(self, hub: HubCalls, signed: SignedManifest) -> None:
         manifest = signed.manifest
+        # before anything is kept: what nobody signed must not decide what a signed round finds here
+        check_manifest(signed, self._roster(manifest.roster_size))
         if not self._p.facts.has(manifest.round, SETTINGS):
             settings = hub.settings(bytes.fromhex(manifest.settings))
             self._p.facts.keep(manifest.round, SETTINGS, settings)
@@ -296,9 +299,9 @@ class Agent:
         try:
             self._p.box.withdraw(name, hub)
         except HubRefusedError:  # it holds no report of ours, or the round is closed: the record
-            self._p.facts.keep(name, HEARD, b"refused")  # of the round will say which
+            self._p.facts.keep(name, HEARD, TOO_LATE)  # of the round will say which
             raise
-        self._p.facts.keep(name, HEARD, b"heard")
+        self._p.facts.keep(name, HEARD, TOLD)
 
     def _help(self, hub: HubCalls, signed: SignedManifest, state: str) -> None:
         manifest = signed.manifest
@@ -312,6 +315,7 @@ class Agent:
         started = self._p.now()
         with self._part(Step.HELP, name, manifest.task, quiet=True):
             roster = self._roster(manifest.roster_size)
+            check_manifest(signed, roster)  # a forged one that is expired would spend the key
             after = self._p.helper.help(manifest, roster, hub, own=lambda: self._own(manifest))
             if after is not before:
                 self._tell(Step.HELP, started, Outcome.DONE, name, manifest.task)

@@ -43,6 +43,9 @@ MANIFEST: Final = "manifest"
 REPORT: Final = "report"
 RECEIPT: Final = "receipt"
 WITHDRAWAL: Final = "withdrawal"
+HEARD: Final = "withdrawal-heard"  # what the hub said to it
+TOLD: Final = b"heard"
+TOO_LATE: Final = b"refused"
 VETO: Final = "veto"
 RECORD: Final = "record"
 MINE: Final = "mine"  # digest of the vector that was sent, kept after the report is deleted
@@ -168,10 +171,17 @@ class BoxRole:
         data = self._journal.read(name, WITHDRAWAL)
         hub.withdraw(name, decode(tally.SignedWithdrawal, data))
 
+    def heard(self, name: str) -> bool:
+        """Whether the hub took this box's withdrawal."""
+        return self._journal.has(name, HEARD) and self._journal.read(name, HEARD) == TOLD
+
     # --- after ---------------------------------------------------------------------------------
 
     def finish(self, name: str, record: tally.Transcript, roster: Roster, previous: bytes) -> Box:
         """Check a round's public record, keep it, delete the report; returns what it came to.
+
+        A withdrawal that the hub did not take does not undo a report that was counted: the box is
+        included, and its patients have paid.
 
         Raises:
             RoundRefusedError, ManifestRefusedError, UntrustedSignatureError: the record is wrong:
@@ -179,17 +189,20 @@ class BoxRole:
         """
         box = self._keys.box
         acked, withdrew = self._journal.has(name, RECEIPT), self._journal.has(name, WITHDRAWAL)
+        counted = any(report.body.box == box for report in record.body.reports)
+        own = box if acked or withdrew else ""
+        if withdrew and counted:
+            withdrew = self.heard(name)
         mine = self._report(name)[0].body.vector if self._journal.has(name, REPORT) else ""
         tally.verify_transcript(
             record,
             roster,
             self._keys.hub,
             previous=previous,
-            own=box if acked or withdrew else "",
+            own=own,
             own_vector=mine,
             withdrew=withdrew,
         )
-        counted = any(report.body.box == box for report in record.body.reports)
         if counted and not withdrew:
             self._journal.keep(name, MINE, mine.encode())
         self._journal.keep(name, RECORD, record.encode())

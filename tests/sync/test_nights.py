@@ -290,6 +290,31 @@ def test_a_withdrawal_is_told_when_the_hub_is_back_and_its_charge_becomes_void(w
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("away", [False, True])
+def test_a_withdrawal_that_came_too_late_leaves_the_box_included_and_charged(world, away):
+    """Refused, or told to nobody before the sum: the record is checked all the same."""
+    extra = world.houses["box-3"]
+    world.open_round("r-1")
+    world.visit()
+    world.away = away
+    if not away:
+        world.clock.advance(3_601_000)
+        world.hub.go_on_all()
+    assert extra.sync.withdraw("r-1", "person:ada") is False
+    if away:
+        world.away = False
+        world.clock.advance(3_601_000)
+    for _ in range(6):
+        world.hub.go_on_all()
+        world.visit()
+    assert extra.box_state("r-1") == "included"
+    assert near(world, "r-1", 20)
+    (charge,) = extra.sync.status().charges
+    assert not charge.void
+    assert extra.state.sync.records()[0] == 1
+
+
+@pytest.mark.slow
 def test_patients_without_room_are_left_out_and_unidentified_ones_always(world):
     house = world.houses["box-0"]
     house.settings = house.settings.model_copy(update={"patient_rho": 0.3})

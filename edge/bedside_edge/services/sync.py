@@ -260,7 +260,7 @@ class SyncService:
                 self.visit()
             except BedsideError as later:  # decided and durable; the next visit tells the hub
                 log.info("withdrawal not told yet", extra={"code": later.code})
-            return self._store.facts.has(name, "withdrawal-heard")
+            return box.heard(name)
 
     def recover(self, actor: str, second: str) -> None:
         """Go on after a restored backup: helper keys go, patients of before take part no more."""
@@ -316,10 +316,17 @@ class SyncService:
             try:
                 dialled = self._dial(welcome, member.transport)
                 with dialled as carrier:
-                    return agent.visit(HubCalls(_Interruptible(carrier, self._stopping)))
+                    return agent.visit(HubCalls(_Interruptible(carrier, self._must_go_on)))
             except HubUnavailableError as gone:
                 self._tell_trouble(gone.code)
                 raise
+
+    def _must_go_on(self) -> None:
+        """Asked before every question: a box that is sealed in the night says nothing more."""
+        if self._stopping.is_set():
+            raise HubUnavailableError("the box is stopping")
+        if self._gate.incident() in STOPPED:
+            raise HubUnavailableError("the box was sealed; the visit ends here")
 
     def _tell_trouble(self, code: str) -> None:
         now = self._now_s()
@@ -351,6 +358,8 @@ class SyncService:
     def step(self) -> bool:
         """Visit the hub if it is time to; False: not yet, or done for now."""
         now = self._clock.now()
+        if self._next > now + 2 * _DAY_MS:  # planned by a clock that was far ahead
+            self._next = now
         if now < self._next or not self._settings.enabled:
             return False
         opens, closes = self._window(now)
@@ -502,10 +511,10 @@ class SyncService:
 
 
 class _Interruptible:
-    """A way to the hub that asks nothing more once the box stops."""
+    """A way to the hub that asks nothing more once the box stops or is sealed."""
 
-    def __init__(self, carrier: Ask, stopping: threading.Event) -> None:
-        self._carrier, self._stopping = carrier, stopping
+    def __init__(self, carrier: Ask, go_on: Callable[[], None]) -> None:
+        self._carrier, self._go_on = carrier, go_on
 
     def ask(self, request: Message) -> Message:
         self._go_on()
@@ -513,14 +522,11 @@ class _Interruptible:
 
     def ask_each(self, requests: Iterable[Message]) -> Iterator[Message]:
         each = getattr(self._carrier, "ask_each", None)
+        self._go_on()
         answers = each(requests) if each else map(self._carrier.ask, requests)
         for answer in answers:
             yield answer
             self._go_on()
-
-    def _go_on(self) -> None:
-        if self._stopping.is_set():
-            raise HubUnavailableError("the box is stopping")
 
 
 def units(rho: float) -> int:
