@@ -13,7 +13,7 @@ from bedside_core.errors import (
     ManifestRefusedError,
     RoundRefusedError,
 )
-from bedside_sync.box import BoxKeys, BoxRole
+from bedside_sync.box import HEARD, TOLD, BoxKeys, BoxRole
 from bedside_sync.calls import HubCalls
 from bedside_sync.helper import HelperKeys, HelperRole
 from bedside_sync.hub.server import HubServer
@@ -322,9 +322,15 @@ def test_a_site_withdraws_before_close_and_not_after(world):
     assert record.body.withdrawn == ["box-4"]
     state = world.box("box-4").finish("round-1", record, world.among.roster, bytes(32))
     assert state is Box.EXCLUDED
-    # box-3 asked too late: it is in the sum, and its own check of the record says so
+    # box-3 asked too late: it is in the sum and has paid
+    state = world.box("box-3").finish("round-1", record, world.among.roster, bytes(32))
+    assert state is Box.INCLUDED
+    # a hub that takes a withdrawal and counts the box all the same is found out
+    taken_back = world.box("box-2")
+    taken_back.take_back("round-1")
+    taken_back._journal.keep("round-1", HEARD, TOLD)
     with pytest.raises(RoundRefusedError, match="withdrew"):
-        world.box("box-3").finish("round-1", record, world.among.roster, bytes(32))
+        taken_back.finish("round-1", record, world.among.roster, bytes(32))
 
 
 def test_a_report_is_never_made_twice_and_a_round_is_answered_once(world):
@@ -419,7 +425,7 @@ def test_strangers_and_impostors_are_refused_and_kept(world):
     with pytest.raises(HubRefusedError, match="roster"):
         role.send("round-1", world.calls("box-99"))
     with pytest.raises(HubRefusedError):
-        world.calls("box-4").candidates("round-1")
+        world.calls("box-4").candidates("round-1", 9)
     report, envelopes, _ = role._report("round-1")
     with pytest.raises(HubRefusedError):
         world.calls("box-1").seal("round-1", report, envelopes)
