@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bedside_core.errors import BedsideError
+from bedside_core.errors import BedsideError, InvalidInputError
 from bedside_flash.cli import cli as flash
+from bedside_flash.cli import common as flash_common
 from bedside_sync.distribution.assignment import Running, decide
 from bedside_sync.distribution.chunks import ChunkStore
 from bedside_sync.distribution.gateway import site_of
@@ -16,6 +17,7 @@ from bedside_sync.distribution.manifest import CHUNK
 from bedside_sync.distribution.memory import Memory
 from bedside_sync.distribution.sources import FolderSource, HubSource
 from bedside_sync.distribution.updater import fetch_chunks
+from bedside_sync.hub.cli import common as hub_common
 from support.hub_child import HubProcess
 from support.hub_sites import QUICK, Sites, command
 from support.package_houses import look, noise
@@ -241,3 +243,11 @@ def test_a_hub_that_is_down_is_said_so(consortium, tmp_path):
     with pytest.raises(BedsideError) as refused:
         site.client("tls+tcp://127.0.0.1:9", QUICK)
     assert refused.value.code == "hub-unavailable"
+
+
+@pytest.mark.parametrize("ask", [hub_common.passphrase, flash_common.passphrase])
+def test_a_file_that_holds_no_passphrase_is_named_and_no_traceback(ask, tmp_path):
+    path = tmp_path / "picture.png"
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidInputError, match="no text"):
+        ask(path)

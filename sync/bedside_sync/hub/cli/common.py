@@ -59,7 +59,10 @@ def read_small(path: Path, limit: int = _LARGEST_FILE) -> bytes:
 def passphrase(path: Path | None, *, confirm: bool = False) -> str:
     """Return the passphrase from a file, or asked for without showing it."""
     if path is not None:
-        return path.read_text().split("\n", 1)[0]
+        try:
+            return path.read_text(encoding="utf-8").split("\n", 1)[0]
+        except (OSError, UnicodeDecodeError) as cause:
+            raise InvalidInputError("the file of the passphrase is no text") from cause
     answer: str = click.prompt("Passphrase", hide_input=True, confirmation_prompt=confirm)
     return answer
 
