@@ -2,13 +2,15 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from itertools import pairwise
+from typing import Any, Final, Protocol
 
 from bedside_core.errors import InvalidMessageError
 from bedside_sync.distribution.inventory import SignedInventory
 from bedside_sync.secagg import committee, tally
-from bedside_sync.secagg.bodies import decode
+from bedside_sync.secagg.bodies import NAME, decode
 from bedside_sync.secagg.manifest import Helper, Manifest, SignedManifest
 from bedside_sync.secagg.prg import CHUNK_BYTES, Words, vector_digest, word_type
 from bedside_sync.secagg.report import Report
@@ -16,6 +18,11 @@ from bedside_sync.secagg.roster import SignedEntry
 from bedside_sync.wire import Message, join_parts, split_parts
 
 _LONGEST: Final = 1 << 30  # bytes of any answer
+_LONGEST_SETTINGS: Final = 4 << 20
+_LONGEST_SET: Final = 64 << 20
+_LEAST_PIECE: Final = 1 << 10  # of an answer in pieces; only the last may be shorter
+_MOST_ENTRIES: Final = 100_000  # of a roster, in one visit
+_MOST_NAMES: Final = 1000
 Progress = Callable[[int, int], None]  # chunks held, chunks in all
 
 
@@ -44,6 +51,8 @@ class HubCalls:
             answer = self._ask("roster", **{"from": start + len(found)})
             page = split_parts(answer.payload)
             found += [decode(SignedEntry, data) for data in page]
+            if len(found) > _MOST_ENTRIES:
+                raise InvalidMessageError("the hub's roster does not end")
             if start + len(found) >= answer.integer("size") or not page:
                 return found
 
@@ -53,11 +62,7 @@ class HubCalls:
 
     def states(self) -> dict[str, str]:
         """Return how far each round that is not over has come at the hub, by name."""
-        payload = self._ask("states").payload
-        try:
-            found = json.loads(payload)
-        except ValueError as cause:
-            raise InvalidMessageError("the hub's list of states is unreadable") from cause
+        found = _json(self._ask("states").payload, "states")
         if not isinstance(found, dict) or not all(isinstance(one, str) for one in found.values()):
             raise InvalidMessageError("the hub's list of states is unreadable")
         return found
@@ -76,7 +81,7 @@ class HubCalls:
         Raises:
             InvalidMessageError: the hub sent other bytes.
         """
-        data = self._pieces("settings", digest=digest.hex())
+        data = self._pieces("settings", _LONGEST_SETTINGS, digest=digest.hex())
         if hashlib.sha256(data).digest() != digest:
             raise InvalidMessageError("the hub's settings are not those the round was signed with")
         return data
@@ -135,16 +140,28 @@ class HubCalls:
 
     # --- helpers -------------------------------------------------------------------------------
 
-    def candidates(self, name: str) -> list[tuple[Report, bytes]]:
-        """Return every report of a closed round with this helper's envelope."""
+    def candidates(self, name: str, most: int) -> list[tuple[Report, bytes]]:
+        """Return every report of a closed round, `most` of them, with this helper's envelope.
+
+        Raises:
+            InvalidMessageError: a box comes twice, or more boxes come than may.
+        """
         found: list[tuple[Report, bytes]] = []
         while True:
             after = found[-1][0].body.box if found else ""
             parts = split_parts(self._ask("candidates", round=name, after=after).payload)
             if not parts:
                 return found
+            if len(parts) % 2:
+                raise InvalidMessageError("a candidate of the hub has no envelope")
             pairs = zip(parts[::2], parts[1::2], strict=True)
-            found += [(decode(Report, report), envelope) for report, envelope in pairs]
+            page = [(decode(Report, report), envelope) for report, envelope in pairs]
+            names = [after, *(report.body.box for report, _ in page)]
+            if any(one >= next_ for one, next_ in pairwise(names)):
+                raise InvalidMessageError("the hub's candidates are not in order")
+            found += page
+            if len(found) > most:
+                raise InvalidMessageError("the hub has more candidates than the round allows")
 
     def findings(self, name: str, signed: committee.SignedFindings) -> None:
         """Say which candidates are not right."""
@@ -152,7 +169,7 @@ class HubCalls:
 
     def digest(self, name: str) -> committee.DigestBody:
         """Return the set to be signed."""
-        return decode(committee.DigestBody, self._whole("digest", name), _LONGEST)
+        return decode(committee.DigestBody, self._whole("digest", name, _LONGEST_SET), _LONGEST_SET)
 
     def cosign(self, name: str, one: committee.Cosignature) -> None:
         """Hand in a cosignature."""
@@ -180,47 +197,55 @@ class HubCalls:
 
     def record(self, name: str) -> tally.Transcript:
         """Return a round's public record."""
-        return decode(tally.Transcript, self._whole("record", name), tally.MAX_TRANSCRIPT)
+        most = tally.MAX_TRANSCRIPT
+        return decode(tally.Transcript, self._whole("record", name, most), most)
 
     def total(self, name: str) -> bytes:
         """Return a round's sum as words of its ring."""
-        return self._whole("sum", name)
+        return self._whole("sum", name, _LONGEST)
 
     # --- inside --------------------------------------------------------------------------------
 
     def _ask(self, kind: str, payload: bytes = b"", /, **fields: int | str) -> Message:
         return self._carrier.ask(Message(kind=kind, fields=fields, payload=payload))
 
-    def _whole(self, kind: str, name: str) -> bytes:
-        return self._pieces(kind, round=name)
+    def _whole(self, kind: str, name: str, most: int) -> bytes:
+        return self._pieces(kind, most, round=name)
 
-    def _pieces(self, kind: str, **about: str) -> bytes:
-        data = b""
+    def _pieces(self, kind: str, most: int, **about: str) -> bytes:
+        data, whole = bytearray(), None
         while True:
             answer = self._ask(kind, at=len(data), **about)
             size = answer.integer("size")
-            if size > _LONGEST or (not answer.payload and len(data) < size):
-                raise InvalidMessageError("the hub's answer is cut or too long")
+            whole = size if whole is None else whole
             data += answer.payload
-            if len(data) >= size:
-                return data
+            if size > most or size != whole or len(data) > size:
+                raise InvalidMessageError("the hub's answer is cut or too long")
+            if len(data) == size:
+                return bytes(data)
+            if len(answer.payload) < _LEAST_PIECE:  # drop by drop it would not end tonight
+                raise InvalidMessageError("the hub's answer is cut or too long")
 
 
 def _names(payload: bytes) -> list[str]:
-    try:
-        found = json.loads(payload)
-    except ValueError as cause:
-        raise InvalidMessageError("the hub's list of rounds is unreadable") from cause
-    if not isinstance(found, list) or not all(isinstance(name, str) for name in found):
+    found = _json(payload, "rounds")
+    if not isinstance(found, list) or len(found) > _MOST_NAMES:
+        raise InvalidMessageError("the hub's list of rounds is unreadable")
+    # whatever stands here is kept, shown to people and written into the evidence
+    if not all(isinstance(name, str) and re.fullmatch(NAME, name) for name in found):
         raise InvalidMessageError("the hub's list of rounds is unreadable")
     return found
 
 
 def _integers(payload: bytes) -> list[int]:
-    try:
-        found = json.loads(payload)
-    except ValueError as cause:
-        raise InvalidMessageError("the hub's list of masks is unreadable") from cause
+    found = _json(payload, "masks")
     if not isinstance(found, list) or not all(type(one) is int for one in found):
         raise InvalidMessageError("the hub's list of masks is unreadable")
     return found
+
+
+def _json(payload: bytes, what: str) -> Any:  # noqa: ANN401  any JSON
+    try:
+        return json.loads(payload)
+    except (ValueError, RecursionError) as cause:
+        raise InvalidMessageError(f"the hub's list of {what} is unreadable") from cause

@@ -171,7 +171,7 @@ class HelperRole:
             return held
         index, private = manifest.helper(self._keys.box), self._private(manifest.round)
         found: dict[str, _Candidate] = {}
-        for report, envelope in hub.candidates(manifest.round):
+        for report, envelope in hub.candidates(manifest.round, manifest.most_boxes):
             member = roster.members.get(report.body.box)
             if member is None:
                 raise RoundRefusedError("a candidate is not on the roster")

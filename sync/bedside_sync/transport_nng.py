@@ -10,6 +10,7 @@ message speaks of.
 import atexit
 import contextlib
 import logging
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -45,6 +46,7 @@ if _AT_EXIT is not None:
 _SCHEME: Final = "tls+tcp://"
 _TLS: Final = pynng.TLSConfig
 REFUSED: Final = "refused"
+_CODE: Final = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -208,12 +210,19 @@ class Server:
                 context.send(self._answer(peer_name(raw.pipe), bytes(raw.bytes)))
         context.close()
 
+    def _read(self, data: bytes) -> Message:
+        try:
+            return read_message(data)
+        except InvalidMessageError as refused:  # of whom, nobody knows before the name is checked
+            log.warning("a message was refused", extra={"code": refused.code})
+            raise
+
     def _answer(self, name: str, data: bytes) -> bytes:
         if not name:  # nng refuses such peers before; this holds if it ever does not
             code = InvalidMessageError.code
             return write_message(refusal(code, "the peer shows no verified certificate"))
         try:
-            return write_message(self._handle(name, read_message(data)))
+            return write_message(self._handle(name, self._read(data)))
         except UnavailableError as error:
             return write_message(refusal(error.code, str(error), later=True))
         except BedsideError as error:
@@ -221,6 +230,11 @@ class Server:
         except Exception as error:  # the boundary: a handler's fault must not end the thread
             log.exception("unforeseen error in a request", exc_info=error)
             return write_message(refusal("internal", "the hub failed; its log says how"))
+
+
+def _shown(text: str) -> str:
+    """Return the hub's words as one short line for logs, pages and terminals."""
+    return "".join(one if one.isprintable() else " " for one in text[:500])
 
 
 def refusal(code: str, text: str, *, later: bool = False) -> Message:
@@ -301,9 +315,11 @@ class Client:
 def _answered(data: bytes) -> Message:
     answer = read_message(data)
     if answer.kind == REFUSED and answer.fields.get("later"):
-        raise HubUnavailableError(f"the hub cannot now: {answer.text('text')}")
+        raise HubUnavailableError(f"the hub cannot now: {_shown(answer.text('text'))}")
     if answer.kind == REFUSED:
-        raise HubRefusedError(answer.text("code"), answer.text("text"))
+        code = answer.text("code")  # kept and shown: nothing but a code's letters
+        reason = code if _CODE.fullmatch(code) else InvalidMessageError.code
+        raise HubRefusedError(reason, _shown(answer.text("text")))
     return answer
 
 

@@ -5,6 +5,7 @@ were charged, noise. The sum is checked against the bounds the round was signed 
 hides it.
 """
 
+import hashlib
 import logging
 from collections.abc import Callable
 from typing import Final
@@ -75,7 +76,10 @@ class RoundSource:
         material = self._materials.get(manifest.task)
         if material is None:
             raise ManifestRefusedError(f"round refused: this box has no task {manifest.task}")
-        return material, self._store.facts.read(manifest.round, SETTINGS)
+        settings = self._store.facts.read(manifest.round, SETTINGS)
+        if hashlib.sha256(settings).hexdigest() != manifest.settings:
+            raise ManifestRefusedError("round refused: the settings held are not those it names")
+        return material, settings
 
     def _ask(self, manifest: Manifest, cost: int) -> None:
         now = self._clock.now()

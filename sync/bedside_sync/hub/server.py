@@ -66,11 +66,11 @@ class HubServer:
 
     def handle(self, peer: str, request: Message) -> Message:
         """Return the answer to a request of a verified peer; refusals are kept with their code."""
-        kind = self._kinds.get(request.kind)
-        if kind is None:
-            raise InvalidMessageError("the hub does not know this kind of message")
         try:
             self._service.must_be_member(peer)
+            kind = self._kinds.get(request.kind)
+            if kind is None:
+                raise InvalidMessageError("the hub does not know this kind of message")
             return kind(peer, request)
         except BedsideError as refused:
             self._note(peer, request, refused)
