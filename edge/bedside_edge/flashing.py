@@ -63,8 +63,8 @@ class Uses:
 
 
 def slots_folder(state: Path) -> Path:
-    """Return where the slots lie."""
-    return state / FOLDER
+    """Return where the slots lie; absolute, for a trial runs in a folder of its own."""
+    return state.absolute() / FOLDER
 
 
 def chunk_store(config: Config, state: Path) -> ChunkStore:

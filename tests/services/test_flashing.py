@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -22,6 +23,7 @@ from bedside_core.errors import (
 )
 from bedside_core.evidence.entry import Kind
 from bedside_core.slots import SlotState, begin
+from bedside_edge.flashing import slots_folder
 from bedside_edge.services.flashing import BAD, GOOD, RESTART
 from bedside_sync.distribution.manifest import Requirement
 from support.flash_house import TRIAL_S, FlashHouse, files_in
@@ -296,3 +298,8 @@ def test_a_clock_set_back_makes_no_trial_longer(house):
     house.gate.on_call = lambda: house.clock.jump(-400 * 86_400_000)
     service.install(house.package(1))
     assert max(house.gate.seconds) <= TRIAL_S
+
+
+def test_a_state_folder_named_from_here_is_found_from_where_a_trial_runs():
+    """`--state box`: a trial runs in its own folder, from where `box` would be another."""
+    assert slots_folder(Path("box")) == Path.cwd() / "box" / "slots"

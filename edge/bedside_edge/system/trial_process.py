@@ -78,7 +78,7 @@ class ProcessGate:
 
     def run(self, settings: Json, seconds: float) -> Json:
         """Return the report of a box with these `[model]` settings; errors as for a candidate."""
-        folder = self._scratch
+        folder = self._scratch.absolute()  # it runs in there
         try:
             shutil.rmtree(folder, ignore_errors=True)
             folder.mkdir(mode=0o700, parents=True)
