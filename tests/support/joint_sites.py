@@ -142,7 +142,7 @@ precision = "f32"
 [sync]
 purposes = ["train", "validate"]
 least_hospitals = 5
-round_rho = 60.0
+round_rho = 99.0
 patient_day_rho = 99.0
 patient_rho = 200.0
 """
