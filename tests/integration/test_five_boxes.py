@@ -242,7 +242,7 @@ def test_five_hospitals_train_validate_promote_and_serve_while_everything_is_kil
         test,
         break_it=True,
         reduced=32,
-        train_z="1/13",  # some 130 drawn patients: what is shown is the way under kills, not privacy
+        train_z="1/13",  # some 130 drawn patients: shown is the way under kills, not privacy
         validate_z="1/10",
         capsys=capsys,
     )
