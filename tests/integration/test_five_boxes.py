@@ -246,9 +246,8 @@ def test_five_hospitals_train_validate_promote_and_serve_while_everything_is_kil
         validate_z="1/10",
         capsys=capsys,
     )
-    assert (
-        joint > 0.6
-    )  # the package before is at 0.45 on drawn chests; one head was at 0.70 at z = 1/8
+    # the package before is at 0.45 on drawn chests; a head at z = 1/8 was at 0.70
+    assert joint > 0.6
 
 
 @pytest.mark.skipif(not joint_sites.CXR.is_dir(), reason="no ../shared/data/cxr here")
