@@ -15,11 +15,12 @@ from bedside_sync import calls, transport_nng
 from bedside_sync.agent import SETTINGS
 from bedside_sync.calls import HubCalls
 from bedside_sync.helper import DIGEST
+from bedside_sync.hub import server
 from bedside_sync.secagg.bodies import canonical
 from bedside_sync.secagg.manifest import SignedManifest
-from bedside_sync.wire import Message, join_parts, write_message
+from bedside_sync.wire import Message, join_parts, split_parts, write_message
 from support.nights import SETTINGS as TRUE
-from support.nights import World
+from support.nights import Line, World
 
 EVIL = b'{"cells":41}'
 
@@ -200,3 +201,16 @@ def test_every_refusal_of_a_verified_peer_is_kept_whatever_it_asked(world):
         with pytest.raises(BedsideError):
             world.server.handle("box-0", Message(kind=kind, fields={"round": "r-9", "after": ""}))
     assert len(world.store.refusals()) == 2
+
+
+def test_candidates_of_many_helpers_come_in_pages_that_fit_a_message(world, monkeypatch):
+    """With ten helpers a hundred reports are longer than a message may be."""
+    world.open_round("r-1")
+    world.visit()
+    world.clock.advance(3_601_000)
+    world.hub.go_on_all()
+    monkeypatch.setattr(server, "_WINDOW", 1)
+    first = Message(kind="candidates", fields={"round": "r-1", "after": ""})
+    assert len(split_parts(world.server.handle("box-0", first).payload)) == 2
+    found = HubCalls(Line(world, "box-0")).candidates("r-1", 9)
+    assert [report.body.box for report, _ in found] == [f"box-{n}" for n in range(4)]

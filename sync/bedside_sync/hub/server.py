@@ -179,8 +179,8 @@ class HubServer:
     def _candidates(self, peer: str, request: Message) -> Message:
         self._service.go_on(request.text("round"))
         page = self._service.candidates(peer, request.text("round"), request.text("after"))
-        parts = [part for report, envelope in page for part in (report.encode(), envelope)]
-        return Message(kind="candidates", payload=join_parts(*parts))
+        pairs = [join_parts(report.encode(), envelope) for report, envelope in page]
+        return Message(kind="candidates", payload=b"".join(_page(pairs)))
 
     def _findings(self, peer: str, request: Message) -> Message:
         signed = decode(committee.SignedFindings, request.payload)
