@@ -193,7 +193,10 @@ class BoxRole:
         own = box if acked or withdrew else ""
         if withdrew and counted:
             withdrew = self.heard(name)
-        mine = self._report(name)[0].body.vector if self._journal.has(name, REPORT) else ""
+        agreed = self._manifest(name) if self._journal.has(name, MANIFEST) else None
+        if agreed is not None and agreed != record.body.manifest.manifest:
+            raise RoundRefusedError("the record is of another manifest than this box agreed to")
+        mine = self._sent(name)
         tally.verify_transcript(
             record,
             roster,
@@ -204,7 +207,8 @@ class BoxRole:
             withdrew=withdrew,
         )
         if counted and not withdrew:
-            self._journal.keep(name, MINE, mine.encode())
+            told = {report.body.box: report.body.vector for report in record.body.reports}
+            self._journal.keep(name, MINE, (mine or told[box]).encode())
         self._journal.keep(name, RECORD, record.encode())
         self._journal.destroy(name, REPORT)
         return self.state(name)
@@ -219,6 +223,20 @@ class BoxRole:
 
     def _manifest(self, name: str) -> Manifest:
         return decode(SignedManifest, self._journal.read(name, MANIFEST)).manifest
+
+    def _sent(self, name: str) -> str:
+        """Digest of the vector this box sent, in hex; empty when it is not known any more.
+
+        The receipt has it too: a restored backup may lack the report itself, and later records
+        must not wait for it.
+        """
+        if self._journal.has(name, RECEIPT):
+            receipt = decode(tally.SignedReceipt, self._journal.read(name, RECEIPT))
+            return receipt.receipt.vector
+        try:
+            return self._report(name)[0].body.vector if self._journal.has(name, REPORT) else ""
+        except NotFoundError:
+            return ""
 
     def _report(self, name: str) -> tuple[Report, list[bytes], bytes]:
         parts = split_parts(self._journal.read(name, REPORT))

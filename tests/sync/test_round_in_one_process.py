@@ -465,3 +465,34 @@ def test_records_are_a_chain(world):
     assert world.store.last_transcript() == first.body.hash
     with pytest.raises(RoundRefusedError, match="follow"):
         world.box("box-0").finish("round-1", first, world.among.roster, b"x" * 32)
+
+
+def test_a_box_that_lost_its_report_goes_by_the_receipt(world):
+    for box in world.vectors:
+        world.report(box)
+    world.close()
+    world.run_helpers()
+    record = world.calls("box-0").record("round-1")
+    (world.folder / "box-0" / "box" / "round-1" / "report").write_bytes(b"\x00")
+    role = world.box("box-0")
+    assert role.finish("round-1", record, world.among.roster, bytes(32)) is Box.INCLUDED
+
+
+def test_a_record_of_another_manifest_of_the_name_ends_nothing(world):
+    """Two manifests of one name, both signed: what this box agreed to is what it believes."""
+    role = world.box("box-4")
+    role.open(world.signed, world.among.roster)
+    other = world.round.manifest.model_copy(
+        update={"audit_until": world.round.manifest.audit_until + 1}
+    )
+    journal = FileJournal(world.folder / "box-4" / "box")
+    journal.destroy("round-1", "manifest")
+    journal.keep("round-1", "manifest", world.round.sign(other).encode())
+    for box in list(world.vectors)[:4]:
+        world.report(box)
+    world.close()
+    world.run_helpers()
+    record = world.calls("box-0").record("round-1")
+    with pytest.raises(RoundRefusedError, match="another manifest"):
+        world.box("box-4").finish("round-1", record, world.among.roster, bytes(32))
+    assert world.box("box-4").state("round-1") is Box.OPENED
