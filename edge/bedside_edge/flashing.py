@@ -435,4 +435,7 @@ def _envelope(candidate: Candidate) -> bytes:
 
 def _settings(settings: ModelSettings, changed: Json) -> Json:
     made: Json = settings.model_copy(update=changed).model_dump(mode="json")
+    for field in ("package", "repository", "profile"):
+        if made[field]:  # a trial runs in a folder of its own
+            made[field] = str(Path(made[field]).absolute())
     return made

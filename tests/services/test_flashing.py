@@ -23,7 +23,8 @@ from bedside_core.errors import (
 )
 from bedside_core.evidence.entry import Kind
 from bedside_core.slots import SlotState, begin
-from bedside_edge.flashing import slots_folder
+from bedside_edge.config import Model
+from bedside_edge.flashing import _settings, slots_folder
 from bedside_edge.services.flashing import BAD, GOOD, RESTART
 from bedside_sync.distribution.manifest import Requirement
 from support.flash_house import TRIAL_S, FlashHouse, files_in
@@ -303,3 +304,15 @@ def test_a_clock_set_back_makes_no_trial_longer(house):
 def test_a_state_folder_named_from_here_is_found_from_where_a_trial_runs():
     """`--state box`: a trial runs in its own folder, from where `box` would be another."""
     assert slots_folder(Path("box")) == Path.cwd() / "box" / "slots"
+
+
+def test_relative_paths_of_the_settings_hold_in_a_trials_own_folder(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    made = _settings(Model(package="models/ours", repository="more"), {"profile": "board.toml"})
+    here = {name: made[name] for name in ("package", "repository", "profile")}
+    assert here == {
+        "package": str(tmp_path / "models/ours"),
+        "repository": str(tmp_path / "more"),
+        "profile": str(tmp_path / "board.toml"),
+    }
+    assert _settings(Model(), {})["package"] == ""

@@ -85,7 +85,12 @@ def join(
 
 
 @sync.command("now")
-@click.option("--wait", default=0, metavar="SECONDS", help="Visit again while a round goes on")
+@click.option(
+    "--wait",
+    default=0,
+    metavar="SECONDS",
+    help="Visit again while a round has something to do here",
+)
 @where_options
 def now(wait: int, as_json: bool, **where: Unpack[Where]) -> None:
     """Visit the hub now, whatever the hour; print what was done.
@@ -106,7 +111,9 @@ def now(wait: int, as_json: bool, **where: Unpack[Where]) -> None:
         return
     _say_night(found["night"])
     if found["waits"]:
-        click.echo("a round goes on; visit again later, or with --wait")
+        click.echo(
+            "a round is open: what comes next waits for others or for its close; visit again then"
+        )
 
 
 @sync.command("status")
