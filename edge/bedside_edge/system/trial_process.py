@@ -1,8 +1,10 @@
 """`Gate` in a process of its own, with a folder of its own and until a deadline."""
 
+import contextlib
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -65,7 +67,7 @@ class ProcessGate:
         with self._lock:
             self._stopped = True
             if self._process is not None:
-                self._process.kill()
+                _end(self._process)
 
     def __call__(self, candidate: Candidate, seconds: float) -> Json:
         """Return the report of a candidate that passed.
@@ -118,7 +120,7 @@ class ProcessGate:
         finally:
             with self._lock:
                 self._process = None
-            process.kill()
+            _end(process)
             process.wait()
 
     def _report(self, path: Path, code: int) -> Json:
@@ -135,3 +137,10 @@ class ProcessGate:
         if not isinstance(report, dict):
             raise TrialFailedError("the trial's report cannot be read")
         return report
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """Kill a trial with everything it started; nothing when it has ended and was waited for."""
+    if process.poll() is None:  # its number still names its group
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
