@@ -166,9 +166,11 @@ class Agent:
         with self._part(Step.KEY, quiet=True):
             self._keys(hub)
         with self._part(Step.JOIN, quiet=True):
-            states = hub.states()
-            for signed in hub.rounds():
+            states, opened = hub.states(), hub.rounds()
+            for signed in opened:
                 self._round(hub, signed, states.get(signed.manifest.round, ""))
+            with self._part(Step.FORGET, quiet=True):
+                self._drop_old({signed.manifest.round for signed in opened})
         with self._part(Step.FORGET, quiet=True):
             self._forget()
         return self._outlook
@@ -231,6 +233,7 @@ class Agent:
                 raise RoundRefusedError("the record is of another round")
             roster = self._roster(record.body.manifest.manifest.roster_size)
             state = self._p.box.finish(name, record, roster, previous)
+        facts.destroy(name, SETTINGS)  # nothing is computed from them any more
         self._p.diary.file_record(seq, name, record.body.hash, state)
         return record.body.hash
 
@@ -239,6 +242,13 @@ class Agent:
             with self._part(Step.KEY, name):
                 hub.helper_key(name, self._p.helper.announce(name))
             self._outlook.waits = True  # its manifest comes once all keys are there
+
+    def _drop_old(self, opened: set[str]) -> None:
+        """Destroy keys of rounds that were announced long ago and never opened."""
+        for name in self._p.help_facts.rounds():
+            if name not in opened and self._p.helper.never_opened(name):
+                with self._part(Step.FORGET, name):
+                    self._p.helper.retire(name)
 
     def _forget(self) -> None:
         """Destroy keys of rounds that ended without them, and mask sums after the audit time."""

@@ -4,6 +4,8 @@ keyed -> cosigned    the one digest it will ever sign is durable before the sign
 cosigned -> released every mask sum it knows is on the disk, then round key and seeds are
                      destroyed, then the answers leave
 released -> spent    mask sums are deleted after the audit time; round and digest stay for ever
+keyed -> spent       the round ended without this helper, or was never opened; no name gets a second
+                     key
 """
 
 import logging
@@ -21,8 +23,8 @@ from bedside_sync.journal import Journal
 from bedside_sync.secagg import committee
 from bedside_sync.secagg.bodies import decode
 from bedside_sync.secagg.machines import HELPER, Helper, step
+from bedside_sync.secagg.manifest import KEY_WAITS_S, Manifest, helper_message
 from bedside_sync.secagg.manifest import Helper as HelperEntry
-from bedside_sync.secagg.manifest import Manifest, helper_message
 from bedside_sync.secagg.prg import Words, word_type
 from bedside_sync.secagg.report import Report, check_report, open_envelope
 from bedside_sync.secagg.roster import Roster
@@ -31,6 +33,7 @@ from bedside_sync.wire import join_parts, split_parts
 log = logging.getLogger(__name__)
 
 ROUND_KEY: Final = "round-key"
+KEYED_AT: Final = "keyed-at"  # seconds, by this helper's clock
 DIGEST: Final = "digest"
 ANSWER: Final = "masks"
 TABLE: Final = "table"
@@ -81,6 +84,7 @@ class HelperRole:
         """Make the round's key pair, keep it wrapped, and return its signed public half."""
         context = b"round key " + name.encode()
         if self.state(name) is Helper.IDLE:
+            self._age(name)
             if self._keyed() >= MOST_KEYS:
                 raise RoundRefusedError(f"{MOST_KEYS} rounds to come hold a key of this helper")
             private = self._keys.random(32)
@@ -141,6 +145,13 @@ class HelperRole:
         self._journal.keep(name, SPENT, b"over")
         self._journal.destroy(name, ROUND_KEY)
 
+    def never_opened(self, name: str) -> bool:
+        """Whether a round has had a key for longer than it may wait for its manifest.
+
+        The caller knows that no manifest of it is open: an expired round still needs its helpers.
+        """
+        return self.state(name) is Helper.KEYED and self._age(name) > KEY_WAITS_S
+
     def lose_keys(self) -> int:
         """After a restore from a backup: destroy every round key; returns how many were held.
 
@@ -183,6 +194,13 @@ class HelperRole:
             found[report.body.box] = _Candidate(report=report, seeds=seeds)
         self._seen[manifest.round] = found
         return found
+
+    def _age(self, name: str) -> int:
+        """Return seconds since a round's name was first seen here, by what is on the disk."""
+        now = self._keys.now()
+        if not self._journal.has(name, KEYED_AT):
+            self._journal.keep(name, KEYED_AT, str(now).encode())
+        return now - int(self._journal.read(name, KEYED_AT))
 
     def _keyed(self) -> int:
         return sum(self.state(name) is Helper.KEYED for name in self._journal.rounds())

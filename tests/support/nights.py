@@ -238,7 +238,7 @@ class World:
             "sensitivity2": EACH * EACH,
             "largest": EACH,
             "sigma2": local_sigma2(Fraction(2), EACH * EACH, 3, 0),
-            "helpers": upcoming.keys(self.store, name),
+            "helpers": upcoming.keys(self.store, name, now),
             "opens": now,
             "closes": now + 3600,
             "expires": now + 7200,

@@ -2,6 +2,9 @@
 
 import hashlib
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -10,14 +13,15 @@ from bedside_core.errors import (
     HubRefusedError,
     HubUnavailableError,
     InvalidMessageError,
+    RoundRefusedError,
 )
-from bedside_sync import calls, transport_nng
+from bedside_sync import calls, helper, transport_nng
 from bedside_sync.agent import SETTINGS
 from bedside_sync.calls import HubCalls
 from bedside_sync.helper import DIGEST
-from bedside_sync.hub import server
+from bedside_sync.hub import server, upcoming
 from bedside_sync.secagg.bodies import canonical
-from bedside_sync.secagg.manifest import SignedManifest
+from bedside_sync.secagg.manifest import KEY_WAITS_S, SignedManifest
 from bedside_sync.wire import Message, join_parts, split_parts, write_message
 from support.nights import SETTINGS as TRUE
 from support.nights import Line, World
@@ -214,3 +218,104 @@ def test_candidates_of_many_helpers_come_in_pages_that_fit_a_message(world, monk
     assert len(split_parts(world.server.handle("box-0", first).payload)) == 2
     found = HubCalls(Line(world, "box-0")).candidates("r-1", 9)
     assert [report.body.box for report, _ in found] == [f"box-{n}" for n in range(4)]
+
+
+def test_rounds_announced_and_never_opened_do_not_use_up_a_helper_for_ever(world, monkeypatch):
+    monkeypatch.setattr(helper, "MOST_KEYS", 2)
+    house, roster = world.houses["box-0"], world.hub.roster
+    keys = house.state.sync.help_facts
+
+    def announce(*names):
+        now = world.clock.now() // 1000
+        for name in names:
+            upcoming.announce(world.store, roster, name, list(world.houses), now)
+
+    announce("r-1", "r-2", "r-3")
+    house.sync.visit()
+    assert told(house, "key", "r-3") == [("refused", "round-refused")]
+    world.clock.jump(29 * 86_400_000)
+    house.sync.visit()
+    assert keys.has("r-1", helper.ROUND_KEY)  # its manifest may still come
+    world.clock.jump(2 * 86_400_000)
+    house.sync.visit()
+    assert not keys.has("r-1", helper.ROUND_KEY)
+    assert told(house, "forget", "r-1") == [("done", "")]
+    announce("r-4")
+    house.sync.visit()
+    assert keys.has("r-4", helper.ROUND_KEY)
+    lie(world, "upcoming", lambda _: Message(kind="upcoming", payload=canonical(["r-1"])))
+    house.sync.visit()  # no second key for the name
+    assert not keys.has("r-1", helper.ROUND_KEY)
+    assert ("refused", "round-refused") in told(house, "key", "r-1")
+
+
+def test_no_round_is_opened_of_a_name_whose_keys_may_be_gone(world):
+    now = world.clock.now() // 1000
+    upcoming.announce(world.store, world.hub.roster, "r-1", ["box-0"], now)
+    world.visit("box-0")
+    last = now + KEY_WAITS_S
+    assert len(upcoming.keys(world.store, "r-1", last)) == 1
+    with pytest.raises(RoundRefusedError, match="another name"):
+        upcoming.keys(world.store, "r-1", last + 1)
+    upcoming.announce(world.store, world.hub.roster, "r-2", ["box-0"], now)
+    assert upcoming.asked_of(world.store, "box-0", last) == ["r-2"]
+    assert upcoming.asked_of(world.store, "box-0", last + 1) == []
+
+
+def test_the_key_of_an_open_round_is_kept_however_long_it_takes(world):
+    now = world.clock.now() // 1000
+    long = {"closes": now + 40 * 86_400, "expires": now + 50 * 86_400}
+    world.open_round("r-1", **long, audit_until=now + 60 * 86_400)
+    world.clock.jump(35 * 86_400_000)
+    world.visit("box-0")
+    assert world.houses["box-0"].state.sync.help_facts.has("r-1", helper.ROUND_KEY)
+
+
+@pytest.mark.parametrize("decision", ["veto", "withdraw"])
+def test_a_person_does_not_wait_for_a_slow_hub(world, decision):
+    world.open_round("r-1")
+    house = world.houses["box-0"]
+    if decision == "withdraw":
+        house.sync.visit()
+    asked, go_on, kinds = threading.Event(), threading.Event(), []
+    handle = world.server.handle
+
+    def slow(peer, request):
+        kinds.append(request.kind)
+        if request.kind == "records" and not asked.is_set():
+            asked.set()
+            assert go_on.wait(20)
+        return handle(peer, request)
+
+    world.server.handle = slow
+    with ThreadPoolExecutor(2) as pool:
+        night = pool.submit(house.sync.visit)
+        assert asked.wait(20)
+        if decision == "veto":
+            person = pool.submit(house.sync.veto, "r-1", "no", "system:console")
+        else:
+            person = pool.submit(house.sync.withdraw, "r-1", "system:console")
+        deadline = time.monotonic() + 20
+        while not house.sync._people:
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        go_on.set()
+        assert person.result(20) in (None, True)  # the hub has heard a withdrawal at once
+        with pytest.raises(HubUnavailableError):
+            night.result(20)
+    if decision == "veto":
+        assert kinds == ["time", "roster", "records"]  # nothing was asked after that question
+    world.server.handle = handle
+    house.sync.visit()
+    assert house.box_state("r-1") == ("vetoed" if decision == "veto" else "withdrawn")
+    assert (world.store.report_of("r-1", "box-0") is None) == (decision == "veto")
+
+
+def test_the_settings_of_a_finished_round_are_destroyed(world):
+    world.open_round("r-1")
+    world.visit()
+    house = world.houses["box-0"]
+    assert house.state.sync.facts.has("r-1", SETTINGS)
+    world.close_round()
+    assert house.box_state("r-1") == "included"
+    assert not house.state.sync.facts.has("r-1", SETTINGS)

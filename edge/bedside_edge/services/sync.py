@@ -9,7 +9,7 @@ import logging
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -167,6 +167,7 @@ class SyncService:
             rho_a_round=units(settings.round_rho),
         )
         self._turn = threading.RLock()
+        self._people, self._counting = 0, threading.Lock()  # who wait for a visit to end
         self._stopping = threading.Event()
         self._next, self._failures = 0, 0
 
@@ -241,7 +242,7 @@ class SyncService:
         """
         if not re.fullmatch(NAME, name):
             raise InvalidInputError("that is no name of a round")
-        with self._turn:
+        with self._before_the_hub():
             box, _ = self._roles(self._must_have())
             box.veto(name, f"{as_actor(actor)}: {reason[:_REASON]}")
 
@@ -251,7 +252,7 @@ class SyncService:
         Raises:
             RoundRefusedError: there is nothing to withdraw, or it is over.
         """
-        with self._turn:
+        with self._before_the_hub():
             box, _ = self._roles(self._must_have())
             if box.state(name) is not Box.WITHDRAWN:
                 box.take_back(name)
@@ -321,8 +322,25 @@ class SyncService:
                 self._tell_trouble(gone.code)
                 raise
 
+    @contextmanager
+    def _before_the_hub(self) -> Iterator[None]:
+        """Take the turn; a visit under way ends after the question in hand."""
+        with self._counting:
+            self._people += 1
+        try:
+            self._turn.acquire()
+        finally:
+            with self._counting:
+                self._people -= 1
+        try:
+            yield
+        finally:
+            self._turn.release()
+
     def _must_go_on(self) -> None:
         """Asked before every question: a box that is sealed in the night says nothing more."""
+        if self._people:
+            raise HubUnavailableError("somebody decides about a round; the visit ends here")
         if self._stopping.is_set():
             raise HubUnavailableError("the box is stopping")
         if self._gate.incident() in STOPPED:

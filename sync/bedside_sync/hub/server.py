@@ -188,7 +188,7 @@ class HubServer:
         return Message(kind="taken")
 
     def _upcoming(self, peer: str, _request: Message) -> Message:
-        names = upcoming.asked_of(self._service.store, peer)
+        names = upcoming.asked_of(self._service.store, peer, self._now())
         return Message(kind="upcoming", payload=canonical(names))
 
     def _helper_key(self, peer: str, request: Message) -> Message:

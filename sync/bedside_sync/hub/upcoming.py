@@ -3,7 +3,8 @@
 A helper's key belongs to one round, so a helper must hear a round's name before there is a
 manifest: the hub announces the name and whom it asks to help; each of them makes a key pair for
 exactly that name, keeps it, and hands in the public half signed by its roster key. The manifest is
-made of those. A key for a round that never comes is never used.
+made of those. A key for a round that never comes is never used, and destroyed after 30 days; the
+hub opens no round of a name older than that.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from bedside_core.errors import NotFoundError, RoundRefusedError, WrongStateError
 from bedside_sync.hub.store_sqlite import HubStore
 from bedside_sync.secagg.bodies import decode
-from bedside_sync.secagg.manifest import Helper, helper_message
+from bedside_sync.secagg.manifest import KEY_WAITS_S, Helper, helper_message
 from bedside_sync.secagg.roster import Roster
 
 
@@ -50,12 +51,14 @@ def awaited(store: HubStore, name: str) -> list[str]:
     return [box for box in helpers_of(store, name) if box not in there]
 
 
-def keys(store: HubStore, name: str) -> list[Helper]:
+def keys(store: HubStore, name: str, now: int) -> list[Helper]:
     """Return the entries of a round's helpers for its manifest, in the order announced.
 
     Raises:
-        RoundRefusedError: a key is still awaited.
+        RoundRefusedError: a key is still awaited, or the helpers have destroyed theirs by now.
     """
+    if _announced(store, name) + KEY_WAITS_S < now:
+        raise RoundRefusedError("announced more than 30 days ago; take another name for this round")
     if missing := awaited(store, name):
         raise RoundRefusedError(f"the keys of {', '.join(missing)} are awaited")
     rows = store.rows("SELECT box, body FROM helper_key WHERE round = ?", name)
@@ -71,9 +74,15 @@ def names(store: HubStore) -> list[str]:
     return [name for (name,) in rows]
 
 
-def asked_of(store: HubStore, box: str) -> list[str]:
-    """Return the rounds a box is asked to announce a key for."""
-    return [name for name in names(store) if box in awaited(store, name)][:64]
+def asked_of(store: HubStore, box: str, now: int) -> list[str]:
+    """Return the rounds a box is asked to announce a key for: those that may still be opened."""
+    young = [name for name in names(store) if now <= _announced(store, name) + KEY_WAITS_S]
+    return [name for name in young if box in awaited(store, name)][:64]
+
+
+def _announced(store: HubStore, name: str) -> int:
+    at: int = store.row("SELECT at FROM upcoming WHERE round = ?", name)[0]
+    return at
 
 
 def take(store: HubStore, roster: Roster, box: str, name: str, entry: Helper) -> None:

@@ -34,6 +34,7 @@ from bedside_sync.secagg.roster import (
 UNITS: Final = 10**12  # of rho
 _LEAST_SIGMA2: Final = 25  # below sigma 5 the sum of discrete noises is not Gaussian enough
 _MOST_HELPERS: Final = 16
+KEY_WAITS_S: Final = 30 * 86_400  # a helper's key for its round's manifest; then it is destroyed
 Count = Annotated[int, Field(ge=0, le=MAX_INTEGER)]
 Positive = Annotated[int, Field(ge=1, le=MAX_INTEGER)]
 

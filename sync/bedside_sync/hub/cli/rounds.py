@@ -65,7 +65,7 @@ def round_propose(plan_path: Path, out: Path, folder: Path, as_json: bool) -> No
             facts = {"round": plan.round, "awaited": awaited}
             say(as_json, facts, [f"{plan.round} is announced; keys awaited: {', '.join(awaited)}"])
             return
-        keys = upcoming.keys(service.store, plan.round)
+        keys = upcoming.keys(service.store, plan.round, now())
         manifest = manifest_of(plan, keys, service.roster, now(), settings)
         check_content(manifest, service.roster)
     write_file(out, SignedManifest(manifest=manifest, signatures=[]).encode() + b"\n")
