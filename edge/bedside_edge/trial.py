@@ -22,7 +22,12 @@ import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from bedside_core.errors import BedsideError, CandidateRefusedError, TrialMemoryError
+from bedside_core.errors import (
+    BedsideError,
+    CandidateRefusedError,
+    TrialFailedError,
+    TrialMemoryError,
+)
 from bedside_core.golden import GoldenFrame
 from bedside_core.result import Json
 from bedside_edge.box import Box
@@ -129,7 +134,7 @@ def _ended(box: Box) -> Job:
             if job.state is JobState.DEAD:
                 raise CandidateRefusedError(f"the made-up study was not read: {job.reason}")
         time.sleep(0.02)
-    raise CandidateRefusedError("the made-up study has no result in time")
+    raise TrialFailedError("the made-up study has no result in time")  # a busy box, perhaps
 
 
 def _report(box: Box, job: Job) -> Json:

@@ -1,11 +1,20 @@
 """What a trial leaves behind when its time is over: nothing."""
 
+import json
 import subprocess
 import sys
 import time
 from pathlib import Path
 
-from bedside_edge.system.trial_process import _end
+import pytest
+
+from bedside_core.errors import (
+    CandidateRefusedError,
+    GoldenMismatchError,
+    TrialFailedError,
+    UnavailableError,
+)
+from bedside_edge.system.trial_process import ProcessGate, _end
 
 PARENT = (
     "import subprocess, sys, time; "
@@ -39,3 +48,25 @@ def test_what_a_trial_started_ends_with_it():
         process.stdout.close()
         _end(process)
     assert process.returncode == -9
+
+
+@pytest.mark.parametrize(
+    ("code", "exit_code", "raised"),
+    [
+        ("disk-full", UnavailableError.exit_code, TrialFailedError),
+        ("store-unavailable", UnavailableError.exit_code, TrialFailedError),
+        ("golden-mismatch", 3, GoldenMismatchError),
+        ("forged", 3, CandidateRefusedError),
+    ],
+)
+def test_a_fault_of_the_box_is_no_verdict(tmp_path, monkeypatch, code, exit_code, raised):
+    gate = ProcessGate(tmp_path / "trial", lambda candidate: {})
+
+    def ended(folder: Path, seconds: float) -> int:
+        report = {"code": code, "detail": "no room", "exit_code": exit_code}
+        (folder / "report.json").write_text(json.dumps(report))
+        return 0
+
+    monkeypatch.setattr(gate, "_run", ended)
+    with pytest.raises(raised):
+        gate.run({}, 1.0)

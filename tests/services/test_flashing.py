@@ -25,7 +25,7 @@ from bedside_core.evidence.entry import Kind
 from bedside_core.slots import SlotState, begin
 from bedside_edge.config import Model
 from bedside_edge.flashing import _settings, slots_folder
-from bedside_edge.services.flashing import BAD, GOOD, RESTART
+from bedside_edge.services.flashing import BAD, GOOD, RESTART, WAITING
 from bedside_sync.distribution.manifest import Requirement
 from support.flash_house import TRIAL_S, FlashHouse, files_in
 from support.ram import ram_folder
@@ -84,15 +84,61 @@ def test_one_that_flips_a_decision_is_bad_and_the_old_one_was_never_touched(hous
     assert service.install(house.package(3)).state == GOOD  # the bad slot takes the next
 
 
-def test_a_trial_that_only_crashes_has_three_starts(house):
+def test_a_trial_that_only_crashes_has_three_starts_with_rests_between(house):
     service = house.open()
     house.gate.answers = [TrialFailedError("killed")] * 5
     seen = []
     house.gate.on_call = lambda: seen.append(house.store.pair("model/chest").idle.tries)
     outcome = service.install(house.package(1))
-    assert (outcome.state, outcome.code) == (BAD, "tries-used-up")
-    assert "trial-failed" in outcome.detail
+    assert (outcome.state, outcome.code) == (WAITING, "trial-failed")
+    assert "2 starts left" in outcome.detail
+    service.step()
+    assert seen == [2]  # whatever killed it may still be there
+    for _ in range(2):
+        house.clock.advance(TRIAL_S * 1000 // 5)
+        service.step()
     assert seen == [2, 1, 0]  # charged, durably, before each
+    slot = house.store.pair("model/chest").idle
+    assert (slot.state, slot.reason) == (SlotState.BAD, "tries-used-up")
+
+
+def test_what_died_of_a_full_disk_serves_once_there_is_room(house):
+    service = house.open()
+    manifest = house.package(1)
+    house.gate.answers = [TrialFailedError("disk-full: no room")]
+    assert service.install_ready([manifest])[0].state == WAITING
+    assert [one.state for one in service.install_ready([manifest])] == [WAITING]  # it rests
+    assert len(house.gate.seen) == 1
+    house.clock.advance(TRIAL_S * 1000 // 5)
+    assert service.install_ready([manifest])[0].state == GOOD
+
+
+def test_what_was_left_under_way_goes_on_when_asked_again(house):
+    service = house.open()
+    manifest = house.package(1)
+
+    def killed():
+        raise KeyboardInterrupt
+
+    house.gate.on_call = killed
+    with pytest.raises(KeyboardInterrupt):
+        service.install(manifest)
+    house.close()
+    house.gate.on_call = lambda: None
+    service = house.open()
+    assert house.store.pair("model/chest").idle.state is SlotState.TRIAL
+    assert service.install_ready([manifest])[0].state == GOOD
+
+
+def test_what_was_found_bad_is_tried_again_when_a_person_says_so_and_that_is_evidence(house):
+    service = house.open()
+    manifest = house.package(1)
+    house.gate.answers = [GoldenMismatchError("a disk that forgot")]
+    assert service.install(manifest).state == BAD
+    assert service.install_ready([manifest]) == []
+    assert service.install_ready([manifest], "person:ada", again=True)[0].state == GOOD
+    told = [(e.actor, e.refs["what"], e.refs.get("code")) for e in house.events]
+    assert ("person:ada", "staging", "again") in told
 
 
 def test_no_confirmation_in_time_and_it_falls_back_by_itself(house):
@@ -111,7 +157,12 @@ def test_nothing_is_confirmed_on_a_box_whose_log_is_damaged(house):
         raise EvidenceDamagedError("entry 3 is not what was written")
 
     house.check = check
-    outcome = service.install(house.package(1))
+    manifest = house.package(1)
+    outcome = service.install(manifest)
+    assert (outcome.state, outcome.code) == (WAITING, "evidence-damaged")
+    for _ in range(2):
+        house.clock.advance(TRIAL_S * 1000 // 5)
+        (outcome,) = service.install_ready([manifest])
     assert (outcome.state, outcome.code) == (BAD, "tries-used-up")
     assert house.store.pair("model/chest").active == ""
 

@@ -33,9 +33,11 @@ def flashing_router(services: Services, storage: WorkPool, waiting: WorkPool) ->
         summary="Install what is assigned, signed and fetched; each is tried before it serves",
         dependencies=_CHANGE,
     )
-    async def install(request: Request) -> s.OutcomesView:
+    async def install(request: Request, body: s.InstallBody | None = None) -> s.OutcomesView:
         def run() -> s.OutcomesView:
-            found = flashing().install_ready(services.ready_packages(), actor_of(request).actor_id)
+            again = body is not None and body.again
+            actor = actor_of(request).actor_id
+            found = flashing().install_ready(services.ready_packages(), actor, again=again)
             return s.OutcomesView(outcomes=[s.outcome_view(one) for one in found])
 
         return await waiting.run(run)

@@ -22,6 +22,12 @@ class KindBody(_View):
     kind: Annotated[str, Field(pattern=KIND)]
 
 
+class InstallBody(_View):
+    """POST /api/v1/updates:install; may be left out."""
+
+    again: bool = False  # what was found bad here has another trial
+
+
 class SlotView(_View):
     """One of the two slots of a kind."""
 

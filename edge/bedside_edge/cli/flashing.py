@@ -40,24 +40,28 @@ LAUNCHER = "service:launcher"
 
 @click.command("install")
 @click.option("--dry-run", is_flag=True, help="Show each step; change nothing")
+@click.option("--again", is_flag=True, help="Try once more what was found bad on this box")
 @where_options
-def install(dry_run: bool, as_json: bool, **where: Unpack[Where]) -> None:
+def install(dry_run: bool, again: bool, as_json: bool, **where: Unpack[Where]) -> None:
     """Install what is assigned, signed and fetched. Each is tried on this box before it serves.
 
-    Exits 3 when something was refused or failed its trial: what served before serves on.
+    Exits 3 when something was refused or failed its trial: what served before serves on. A trial
+    that was killed, or met a full disk, says nothing: the running box tries it again a little
+    later, and so does this command.
 
     \b
     Examples:
       bedside-edge update install --dry-run
       bedside-edge update install --state /var/lib/bedside
+      bedside-edge update install --again --state /var/lib/bedside
       bedside-edge update install --url http://127.0.0.1:8642 --token-file FILE
     """
     set_up_logging(level="error", style="plain")
     if dry_run or not where["url"]:
         with offline(where) as box:
-            found = _plan(box) if dry_run else box.install(quiet=as_json)
+            found = _plan(box, again) if dry_run else box.install(quiet=as_json, again=again)
     else:
-        found = over_http(where)("POST", "/updates:install", None)["outcomes"]
+        found = over_http(where)("POST", "/updates:install", {"again": again})["outcomes"]
     if as_json:
         click.echo(json.dumps({"outcomes": found}, sort_keys=True))
     elif not found:
@@ -196,7 +200,7 @@ class Offline:
         act = self.flashing.roll_back if path == "/updates:rollback" else self.flashing.try_out
         return s.outcome_view(act(kind, CONSOLE.actor_id)).model_dump(mode="json")
 
-    def install(self, *, quiet: bool) -> list[Json]:
+    def install(self, *, quiet: bool, again: bool = False) -> list[Json]:
         """Install what is ready, with a bar for each."""
         from bedside_edge.api.schemas_flashing import outcome_view
         from bedside_edge.services.access import CONSOLE
@@ -216,7 +220,7 @@ class Offline:
             return lambda done, total: bars.update(task, completed=done, total=total)
 
         with bars:
-            found = self.flashing.install_ready(self.ready(), CONSOLE.actor_id, bar)
+            found = self.flashing.install_ready(self.ready(), CONSOLE.actor_id, bar, again=again)
         return [outcome_view(one).model_dump(mode="json") for one in found]
 
     def plan_rollback(self, kind: str) -> Json:
@@ -234,11 +238,11 @@ class Offline:
         return _dry(kind, "good", version, f"{version or 'what the box came with'} would serve")
 
 
-def _plan(box: Offline) -> list[Json]:
+def _plan(box: Offline, again: bool) -> list[Json]:
     """Return the steps of each installation that would be made."""
     found = []
     for manifest in box.ready():
-        if not box.flashing.due(manifest):
+        if not box.flashing.due(manifest, again=again):
             continue
         pair = next((p for p in box.flashing.pairs() if p.kind == manifest.slot), None)
         slot = pair.idle.name if pair else "a"

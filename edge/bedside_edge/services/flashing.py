@@ -50,6 +50,8 @@ WAITING: Final = "waiting"  # on trial; tried again soon
 REFUSED: Final = RefusedError.exit_code
 _NAP_S: Final = 60.0
 _WITHDRAWN: Final = "withdrawn"
+_AGAIN: Final = "again"
+_RESTS: Final = 5  # a trial that died rests this part of its time: what ailed the box may pass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,7 @@ class FlashingService:
         self._profile, self._room = profile, room
         self._turn = threading.RLock()
         self._stopping = threading.Event()
+        self._died: dict[str, float] = {}  # kind -> when its trial last ended without a verdict
         self.waiting: dict[str, str] = {}  # kinds the box does not act on yet, with the code
 
     # --- looking ------------------------------------------------------------------------------
@@ -239,7 +242,7 @@ class FlashingService:
             for pair in self._store.pairs():
                 if pair.idle.state is SlotState.STAGED:
                     self._verify_and_try(self.held(pair.kind, pair.idle.name), BOX, None)
-                elif pair.idle.state is SlotState.TRIAL:
+                elif pair.idle.state is SlotState.TRIAL and self._rested(pair.kind):
                     self.try_out(pair.kind)
             for kind in self._store.unapplied():
                 self._act(self._store.pair(kind))
@@ -282,7 +285,10 @@ class FlashingService:
                 self._note_refusal(before, manifest, actor, refused.code)
                 raise
             kind, slot = manifest.slot, after.idle.name
-            self._save(before, after, "staging", after.idle, actor, manifest.encode())
+            held = before.idle
+            known = held.state is SlotState.BAD and held.digest == manifest.digest
+            code = _AGAIN if known else ""
+            self._save(before, after, "staging", after.idle, actor, manifest.encode(), code)
             try:
                 self._folders.empty(kind, slot)
                 self._folders.fill(kind, slot, manifest, _half(progress, manifest.size, 0))
@@ -302,61 +308,79 @@ class FlashingService:
         manifests: Iterable[TargetManifest],
         actor: str = BOX,
         progress: Callable[[TargetManifest], Progress | None] = lambda manifest: None,
+        *,
+        again: bool = False,
     ) -> list[Outcome]:
         """Install what is due of what may be installed; one that fails holds up no other.
 
-        What was found bad here is not tried again: its next release is.
+        What a cut left under way goes on. What was found bad here is not tried again, its next
+        release is; unless a person says so.
+
+        Args:
+            manifests: signed, assigned and here.
+            actor: who asks.
+            progress: the bar of one package.
+            again: whether what was found bad here has another trial.
         """
         found = []
         for manifest in manifests:
-            if not self.due(manifest):
+            due = self.due(manifest, again=again)
+            if not due and not self._under_way(manifest):
                 continue
             try:
-                found.append(self.install(manifest, actor, progress(manifest)))
+                if due:
+                    outcome = self.install(manifest, actor, progress(manifest))
+                else:
+                    outcome = self._go_on(manifest, actor, progress(manifest))
             except BedsideError as why:
-                found.append(
-                    Outcome(
-                        kind=manifest.slot,
-                        state=BAD if why.exit_code == REFUSED else WAITING,
-                        version=manifest.version,
-                        code=why.code,
-                        detail=str(why),
-                    )
+                outcome = Outcome(
+                    kind=manifest.slot,
+                    state=BAD if why.exit_code == REFUSED else WAITING,
+                    version=manifest.version,
+                    code=why.code,
+                    detail=str(why),
                 )
+            found.append(outcome)
         return found
 
-    def due(self, manifest: TargetManifest) -> bool:
+    def due(self, manifest: TargetManifest, *, again: bool = False) -> bool:
         """Whether a package is neither in service, nor under way, nor known to be bad here."""
         pair = self._store.pair(manifest.slot)
         if pair.serving is not None and pair.serving.digest == manifest.digest:
             return False
-        under_way = (SlotState.BAD, SlotState.STAGED, SlotState.VERIFIED, SlotState.TRIAL)
-        return pair.idle.digest != manifest.digest or pair.idle.state not in under_way
+        if again and pair.idle.state is SlotState.BAD:
+            return True
+        known = (SlotState.BAD, SlotState.STAGED, SlotState.VERIFIED, SlotState.TRIAL)
+        return pair.idle.digest != manifest.digest or pair.idle.state not in known
 
     def try_out(self, kind: str, actor: str = BOX) -> Outcome:
-        """Try what is on trial, as often as it may be; what passes serves from then on.
+        """Try what is on trial once; what passes serves from then on.
+
+        A trial that says nothing has cost a start: it rests, and `step` tries it again while
+        starts and time are left.
 
         Raises:
             WrongStateError: nothing of this kind is on trial.
         """
         with self._turn:
-            while True:
-                pair = self._store.pair(kind)
-                if pair.idle.state is not SlotState.TRIAL:
-                    raise WrongStateError("nothing of this kind is on trial")
-                manifest, way = self.held(kind, pair.idle.name), self._way(kind)
-                now = self._now()
-                after, may = slots.charge_try(pair, now)
-                if not may:
-                    return self._ended(pair, after, manifest, actor)
-                if way.gate is None:
-                    return Outcome(kind=kind, state=RESTART, version=manifest.version)
-                if self._stopping.is_set():
-                    return Outcome(kind=kind, state=WAITING, version=manifest.version)
-                self._store.charge(pair, after)
-                found = self._one_try(after, manifest, way, actor)
-                if found is not None:
-                    return found
+            pair = self._store.pair(kind)
+            if pair.idle.state is not SlotState.TRIAL:
+                raise WrongStateError("nothing of this kind is on trial")
+            manifest, way = self.held(kind, pair.idle.name), self._way(kind)
+            after, may = slots.charge_try(pair, self._now())
+            if not may:
+                return self._ended(pair, after, manifest, actor)
+            if way.gate is None:
+                return Outcome(kind=kind, state=RESTART, version=manifest.version)
+            if self._stopping.is_set():
+                return Outcome(kind=kind, state=WAITING, version=manifest.version)
+            self._store.charge(pair, after)
+            found = self._one_try(after, manifest, way, actor)
+            if found.state != WAITING or self._stopping.is_set():
+                return found
+            self._died[kind] = self._clock.monotonic()
+            ended, more = slots.charge_try(after, self._now())
+            return found if more else self._ended(after, ended, manifest, actor)
 
     def started(self, kind: str, record: Json | BedsideError, actor: str) -> Outcome:
         """Confirm what the launcher started, or say that it is bad; its start was charged.
@@ -424,6 +448,25 @@ class FlashingService:
                 )
         return slots.begin(pair, manifest.digest, manifest.release_counter, manifest.min_counter)
 
+    def _under_way(self, manifest: TargetManifest) -> bool:
+        idle = self._store.pair(manifest.slot).idle
+        going = idle.state in (SlotState.STAGED, SlotState.TRIAL)
+        return going and idle.digest == manifest.digest
+
+    def _go_on(self, manifest: TargetManifest, actor: str, progress: Progress | None) -> Outcome:
+        kind = manifest.slot
+        with self._turn:
+            if self._store.pair(kind).idle.state is SlotState.STAGED:
+                return self._verify_and_try(manifest, actor, _half(progress, manifest.size, 1))
+            if self._rested(kind):
+                return self.try_out(kind, actor)
+        last = self.waiting.get(kind, "")
+        return Outcome(kind=kind, state=WAITING, version=manifest.version, detail=last)
+
+    def _rested(self, kind: str) -> bool:
+        died = self._died.get(kind)
+        return died is None or self._clock.monotonic() - died >= self._trial_s / _RESTS
+
     def _verify_and_try(
         self, manifest: TargetManifest, actor: str, progress: Progress | None
     ) -> Outcome:
@@ -444,10 +487,8 @@ class FlashingService:
             return Outcome(kind=kind, state=RESTART, version=manifest.version)
         return self.try_out(kind, actor)
 
-    def _one_try(
-        self, pair: Pair, manifest: TargetManifest, way: Way, actor: str
-    ) -> Outcome | None:
-        """Return what one try came to, None when it said nothing about the candidate."""
+    def _one_try(self, pair: Pair, manifest: TargetManifest, way: Way, actor: str) -> Outcome:
+        """Return what one try came to; `waiting` when it said nothing about the candidate."""
         kind, idle = pair.kind, pair.idle
         candidate = Candidate(
             kind=kind, manifest=manifest, folder=self._folders.place(kind, idle.name)
@@ -462,7 +503,13 @@ class FlashingService:
         except (UnavailableError, WrongStateError) as failed:
             log.warning("trial failed", extra={"code": failed.code})
             self.waiting[kind] = f"{failed.code}: {failed}"
-            return None
+            return Outcome(
+                kind=kind,
+                state=WAITING,
+                version=manifest.version,
+                code=failed.code,
+                detail=f"{failed}; {idle.tries} starts left",
+            )
         except BedsideError as refused:
             return self._bad(pair, manifest, actor, refused)
         return self._good(pair, after, manifest, record, actor)

@@ -24,6 +24,7 @@ from bedside_core.errors import (
     StoreUnavailableError,
     TrialFailedError,
     TrialMemoryError,
+    UnavailableError,
 )
 from bedside_core.result import Json
 from bedside_edge.ports.flashing import Candidate
@@ -73,7 +74,7 @@ class ProcessGate:
         """Return the report of a candidate that passed.
 
         Raises:
-            TrialFailedError: it ended without a verdict, or not in time.
+            TrialFailedError: it ended without a verdict, not in time, or the box itself failed.
             BedsideError: its verdict.
         """
         return self.run(self._settings(candidate), seconds)
@@ -94,6 +95,9 @@ class ProcessGate:
         if "code" in report:
             words = str(report.get("detail", ""))
             verdict = _VERDICTS.get(str(report["code"]))
+            if verdict is None and report.get("exit_code") == UnavailableError.exit_code:
+                # A full disk, a folder that cannot be opened: of this box, not of the candidate
+                raise TrialFailedError(f"{report['code']}: {words}")
             if verdict is None:
                 raise CandidateRefusedError(f"{report['code']}: {words}")
             raise verdict(words)
