@@ -16,6 +16,8 @@ from bedside_core.findings import Calibration, Rule
 HEAD_FORMAT: Final = "bedside-head/1"
 _HEX = frozenset("0123456789abcdef")
 _DIGEST_LENGTH: Final = 64
+# a whole number too large for a float overflows
+_UNREADABLE = (ValueError, TypeError, KeyError, AttributeError, RecursionError, OverflowError)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,9 +47,9 @@ class HeadRound:
     delta: float
 
     def __post_init__(self) -> None:
-        if not self.round or not _digest(self.manifest) or not _digest(self.record):
+        if not _text(self.round) or not _digest(self.manifest) or not _digest(self.record):
             raise InvalidInputError("a round has a name, a manifest and a record")
-        if min(self.boxes, self.organisations) < 1:
+        if not all(isinstance(one, int) and one >= 1 for one in (self.boxes, self.organisations)):
             raise InvalidInputError("a sum has boxes of organisations in it")
         if not _finite(self.sigma, self.rho, self.epsilon, self.delta):
             raise InvalidInputError("noise and cost of a round are positive numbers")
@@ -84,8 +86,15 @@ class TrainedHead:
     rounds: tuple[HeadRound, ...]
 
     def __post_init__(self) -> None:
-        if not _digest(self.model) or not self.finding or not self.rounds or not self.weights:
+        if (
+            not _digest(self.model)
+            or not _text(self.finding)
+            or not self.rounds
+            or not self.weights
+        ):
             raise InvalidInputError("a head belongs to a package, a finding and at least one round")
+        if not _text(self.chosen_by):
+            raise InvalidInputError("a head says how its rule came about")
         numbers = (*self.weights, self.offset, self.calibration.offset, self.ridge)
         if not all(map(math.isfinite, (*numbers, self.patients, self.positives))):
             raise InvalidInputError("a head holds a number that is none")
@@ -114,7 +123,7 @@ def parse_head(data: bytes) -> TrainedHead:
         if fields.pop("format") != HEAD_FORMAT:
             raise InvalidInputError(f"not in the format {HEAD_FORMAT}")
         rounds = tuple(HeadRound(**one) for one in fields.pop("rounds"))
-        weights = tuple(float(one) for one in fields.pop("weights"))
+        weights = tuple(fields.pop("weights"))
         calibration = Calibration(**fields.pop("calibration"))
         rule = Rule(**fields.pop("rule"))
         return TrainedHead(
@@ -122,8 +131,12 @@ def parse_head(data: bytes) -> TrainedHead:
         )
     except BedsideError as cause:
         raise InvalidInputError(f"head: {cause}") from cause
-    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as cause:
+    except _UNREADABLE as cause:
         raise InvalidInputError("head: not a file of a trained head") from cause
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str) and value != ""
 
 
 def _digest(text: str) -> bool:

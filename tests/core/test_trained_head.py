@@ -110,6 +110,15 @@ def changed(**changes):
         changed(rounds=[{}]),
         changed(rule={"threshold": 2.0, "low": 0.4, "high": 0.6}),
         changed(calibration={"scale": "x", "offset": 0.0}),
+        changed(offset=10**400),
+        changed(weights=[10**400, 0.5]),
+        changed(weights="11"),
+        changed(calibration={"scale": 10**400, "offset": 0.0}),
+        changed(rounds=[ROUND | {"sigma": 10**400}]),
+        changed(rounds=[ROUND | {"boxes": 1.5}]),
+        changed(rounds=[ROUND | {"round": ["train-1"]}]),
+        changed(finding=["opacity"]),
+        changed(chosen_by={}),
     ],
 )
 def test_other_files_are_refused(data):
