@@ -171,7 +171,13 @@ def check_boms(folder: Path) -> tuple[CheckedBom, ...]:
     return tuple(checked)
 
 
-def check_listed(data: bytes, name: str, files: Mapping[str, str], lock: str = "") -> CheckedBom:
+def check_listed(
+    data: bytes,
+    name: str,
+    files: Mapping[str, str],
+    lock: str = "",
+    model: tuple[str, str] | None = None,
+) -> CheckedBom:
     """Check a bill inside a package against the files the package's manifest signs for.
 
     Args:
@@ -179,13 +185,19 @@ def check_listed(data: bytes, name: str, files: Mapping[str, str], lock: str = "
         name: its path in the package.
         files: path -> SHA-256 of every file of the package.
         lock: text of the package's requirements.txt; empty without one.
+        model: name and version when the package is a model's: the bill must be that model's.
 
     Raises:
         InvalidPackageError: it cannot be read, or does not agree.
     """
     document = parse_bom(data, name)
     path, parts = Path(name), document.get("components", [])
-    if len(parts) == 1 and parts[0]["type"] == "machine-learning-model":
+    of_model = len(parts) == 1 and parts[0]["type"] == "machine-learning-model"
+    if model is not None and not of_model:
+        raise InvalidPackageError(f"{name} is not the bill of a model with its card")
+    if of_model:
+        if model is not None and (parts[0]["name"], parts[0].get("version")) != model:
+            raise InvalidPackageError(f"{name} is of another model")
         listed = _digests(path, parts[0].get("components", []))
         wanted = {p: d for p, d in files.items() if p not in (name, _MODEL_MANIFEST, _SIGNATURE)}
         if listed != wanted or "modelCard" not in parts[0]:
@@ -217,9 +229,10 @@ def parse_bom(data: bytes, called: str) -> dict[str, Any]:
     if len(data) > MOST_BYTES:
         raise InvalidPackageError(f"{called} is too large for a bill of materials")
     try:
-        document = json.loads(data)
+        document = json.loads(data, object_pairs_hook=_once)
         whole = (document["bomFormat"], document["specVersion"], document["version"])
         top, parts = document["metadata"]["component"], document.get("components", [])
+        parts = [*parts, *(inner for part in parts for inner in part.get("components", []))]
         named = all(part["name"] and part["type"] for part in [top, *parts])
         hashed = all(
             _SHA256.fullmatch(one["content"])
@@ -234,6 +247,14 @@ def parse_bom(data: bytes, called: str) -> dict[str, Any]:
     return dict(document)
 
 
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse a name that comes twice: two readers would see two bills."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name comes twice")
+    return found
+
+
 def _check_model(folder: Path, path: Path, document: Mapping[str, Any]) -> CheckedBom:
     (part,) = document["components"] if len(document["components"]) == 1 else ({},)
     if part.get("type") != "machine-learning-model" or "modelCard" not in part:
@@ -242,10 +263,9 @@ def _check_model(folder: Path, path: Path, document: Mapping[str, Any]) -> Check
     manifest = json.loads((folder / _MODEL_MANIFEST).read_bytes())
     if (part["name"], part.get("version")) != (manifest.get("name"), manifest.get("version")):
         raise InvalidPackageError(f"{path.name} is of another model")
-    there = {
-        one.relative_to(folder).as_posix()
-        for one in folder.rglob("*")
-        if one.is_file() and one.name not in (BOM_NAME, _MODEL_MANIFEST)
+    there = {one.relative_to(folder).as_posix() for one in folder.rglob("*") if one.is_file()} - {
+        BOM_NAME,
+        _MODEL_MANIFEST,
     }
     if set(listed) != there:
         named = ", ".join(sorted(set(listed) ^ there)[:5])
@@ -275,11 +295,13 @@ def _check_libraries(called: str, parts: Sequence[Mapping[str, Any]], lock: str)
 
 
 def _digests(path: Path, parts: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    found = {}
+    found: dict[str, str] = {}
     for part in parts:
         digests = [one["content"] for one in part.get("hashes", []) if one["alg"] == "SHA-256"]
         if len(digests) != 1:
             raise InvalidPackageError(f"{path.name} has not one SHA-256 of {part['name']}")
+        if str(part["name"]) in found:
+            raise InvalidPackageError(f"{path.name} lists {part['name']} twice")
         found[str(part["name"])] = digests[0]
     return found
 

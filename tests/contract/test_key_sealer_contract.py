@@ -61,7 +61,7 @@ def test_the_tpm_opens_only_in_the_state_it_sealed_in(tmp_path, monkeypatch):
         with pytest.raises(KeysSealedError, match="firmware or Secure Boot"):
             sealer.unseal(sealed)
         tpm.off()
-        with pytest.raises(KeysSealedError, match="does not answer"):
+        with pytest.raises(KeysSealedError, match=r"does not answer.*keys recover"):
             sealer.unseal(sealed)
         tpm.on()  # the registers start again, and the object outlives the power cut
         monkeypatch.setenv("TPM2TOOLS_TCTI", tpm.tcti)

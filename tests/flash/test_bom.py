@@ -147,6 +147,10 @@ def copied(tmp_path):
         ("cut off", "no bill of materials"),
         ("other version", "no CycloneDX"),
         ("bad digest", "no CycloneDX"),
+        ("listed twice", "twice"),
+        ("said twice", "no bill of materials"),
+        ("hidden below", "does not list"),
+        ("inner without digest", "no bill of materials"),
     ],
 )
 def test_every_lie_about_a_model_is_found(copied, harm, word):
@@ -169,8 +173,19 @@ def test_every_lie_about_a_model_is_found(copied, harm, word):
         document["specVersion"] = "1.4"
     elif harm == "bad digest":
         part["hashes"] = [{"alg": "SHA-256", "content": "zz"}]
+    elif harm == "listed twice":  # the first digest is a lie, the second one true
+        twin = dict(part["components"][0])
+        twin["hashes"] = [{"alg": "SHA-256", "content": "0" * 64}]
+        part["components"].insert(0, twin)
+    elif harm == "hidden below":
+        (folder / "sub").mkdir()
+        (folder / "sub" / "manifest.json").write_text("{}")
+    elif harm == "inner without digest":
+        part["components"] = [{"name": "card.md", "type": "file", "hashes": None}]
     if harm != "no bill":
         text = json.dumps(document)
+        if harm == "said twice":
+            text = text[:-1] + ', "components": ' + json.dumps(document["components"]) + "}"
         beside.write_text(text[: len(text) // 2] if harm == "cut off" else text)
     with pytest.raises(InvalidPackageError, match=word):
         bom.check_boms(folder)
@@ -216,7 +231,12 @@ def test_a_package_s_bill_agrees_with_what_its_manifest_signs_for():
     for wrong in (packed | {"card.md": "2" * 64}, packed | {"more.onnx": "2" * 64}):
         with pytest.raises(InvalidPackageError, match="does not list"):
             bom.check_listed(data, "bom.cdx.json", wrong)
+    assert bom.check_listed(data, "bom.cdx.json", packed, "", ("cxr-opacity", "1.0.0"))
+    with pytest.raises(InvalidPackageError, match="another model"):
+        bom.check_listed(data, "bom.cdx.json", packed, "", ("cxr-opacity", "1.0.1"))
     app = bom.app_bom(LOCK)
+    with pytest.raises(InvalidPackageError, match="of a model"):  # it would list no file at all
+        bom.check_listed(app, "bom.cdx.json", packed, "", ("cxr-opacity", "1.0.0"))
     assert bom.check_listed(app, "app.cdx.json", {}, LOCK).kind == "application"
     with pytest.raises(InvalidPackageError, match="tuf is not as it is locked"):
         bom.check_listed(app, "app.cdx.json", {}, LOCK.replace("tuf==7.0.1", "tuf==7.0.0"))

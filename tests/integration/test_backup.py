@@ -117,7 +117,7 @@ def test_an_export_of_keys_opens_with_its_passphrase_and_no_other(box):
     with pytest.raises(InvalidInputError):
         key_export.export_keys(folder / "keys", "too short", OsRandom())
     with pytest.raises(InvalidBackupError):
-        key_export.put_keys(folder / "keys", files)
+        key_export.put_keys(folder / "keys", files | {"box.key": bytes(32)})
 
 
 def test_drill_the_machine_is_lost_and_comes_back_from_backup_and_keys(box, tmp_path):
@@ -216,3 +216,13 @@ def test_a_journal_of_other_slots_is_refused(box):
         backup.take_journal(folder / "keys", b"abd")
     assert not backup.take_journal(folder / "keys", b"ab")
     assert backup.take_journal(folder / "keys", b"abcd")
+
+
+def test_a_restore_may_be_tried_again_with_the_same_keys_and_no_others(tmp_path):
+    files = {"box.key": b"one", "log.key": b"two"}
+    key_export.put_keys(tmp_path / "keys", files)
+    key_export.put_keys(tmp_path / "keys", files)  # the first copy was cut off; the second is whole
+    for others in (files | {"box.key": b"other"}, files | {"more": b""}, {"box.key": b"one"}):
+        with pytest.raises(InvalidBackupError, match="never replaced"):
+            key_export.put_keys(tmp_path / "keys", others)
+    assert {path.name: path.read_bytes() for path in (tmp_path / "keys").iterdir()} == files

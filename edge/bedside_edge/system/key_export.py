@@ -137,14 +137,23 @@ def _files(plain: bytes) -> dict[str, bytes]:
 def put_keys(folder: Path, files: dict[str, bytes]) -> None:
     """Write exported files into a key folder that has none of its own.
 
+    The same files once more are no fault: whoever restores tries again after a bad copy.
+
     Raises:
-        InvalidBackupError: there are keys already; they are never replaced.
+        InvalidBackupError: there are other keys already; they are never replaced.
         StoreUnavailableError: it cannot be written.
     """
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if any(folder.iterdir()):
-            raise InvalidBackupError("there are keys already; they are never replaced")
+        there = {path.name: path for path in folder.iterdir()}
+        if there and (
+            set(there) != set(files)
+            or any(not path.is_file() or path.is_symlink() for path in there.values())
+            or any(path.read_bytes() != files[name] for name, path in there.items())
+        ):
+            raise InvalidBackupError("there are other keys already; they are never replaced")
+        if there:
+            return
         for name, content in files.items():
             fd = os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
             with os.fdopen(fd, "wb") as file:

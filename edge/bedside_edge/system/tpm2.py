@@ -53,7 +53,10 @@ class Tpm2Tools:
             folder = Path(name)
             for part in ("public", "private"):
                 (folder / part).write_bytes(_blob(sealed.get(part)))
-            self._primary(folder)
+            try:
+                self._primary(folder)
+            except KeysSealedError as cause:  # a dead board, a TPM switched off in the firmware
+                raise KeysSealedError(f"{cause}: {_RECOVER}") from cause
             words = ["-C", "primary.ctx", "-u", "public", "-r", "private", "-c", "sealed.ctx"]
             try:
                 _run("tpm2_load", *words, folder=folder)

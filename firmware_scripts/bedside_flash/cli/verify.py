@@ -82,7 +82,8 @@ def _bill(manifest: "TargetManifest", chunks: "ChunkStore") -> str:
 
     lock = content(LOCK_NAME).decode() if LOCK_NAME in files else ""
     digests = {path: one.sha256 for path, one in files.items()}
-    checked = check_listed(content(names[0]), names[0], digests, lock)
+    model = (manifest.name, manifest.version) if manifest.kind == "model" else None
+    checked = check_listed(content(names[0]), names[0], digests, lock, model)
     return f"{names[0]}: {checked.kind}, {checked.components} components, as they are here"
 
 
