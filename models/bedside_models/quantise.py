@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bedside_core.errors import InvalidInputError
-from bedside_models.export import IR_NAME, ONNX_NAME, convert_to_ir, refuse_stray_weights
+from bedside_models.graphs import IR_NAME, ONNX_NAME, convert_to_ir, refuse_stray_weights
 from bedside_models.runtimes import open_runner
 
 INT8_ONNX_NAME, INT8_IR_NAME = "model.int8.onnx", "model.int8.xml"

@@ -23,7 +23,7 @@ from bedside_core.imaging import prepare
 from bedside_core.manifest import MANIFEST_NAME, Manifest
 from bedside_core.trained_head import TrainedHead
 from bedside_models.decisions import Operating
-from bedside_models.export import convert_to_ir, refuse_stray_weights
+from bedside_models.graphs import convert_to_ir, refuse_stray_weights
 from bedside_models.package import (
     EXPORTS,
     GOLDEN_PATH,

@@ -14,7 +14,7 @@ from bedside_models.data import Dataset, Split, tensors
 from bedside_models.decisions import Operating
 from bedside_models.draws import seeded
 from bedside_models.evaluate import groups_of
-from bedside_models.export import convert_to_ir
+from bedside_models.graphs import convert_to_ir
 from bedside_models.metrics import auc, bootstrap, brier, sensitivity_at, sigmoid, specificity_at
 from bedside_models.package import EXPORTS, ExportFile, judge
 from bedside_models.quantise import refit_head

@@ -33,6 +33,7 @@ from support.hub_sites import command
 from support.joint_sites import Joint, cxr_shots, drawn_shots
 from support.running_box import RunningBox
 
+pytest.importorskip("onnx", reason="needs the train extra: `make train-env`")
 pytestmark = pytest.mark.slow
 
 PACKAGE = Path(__file__).parents[2] / "models" / "packages" / "cxr-opacity" / "1.0.0"

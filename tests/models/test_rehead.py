@@ -20,6 +20,8 @@ from bedside_models.rehead import in_log_odds, package_digest, rehead, set_head
 from bedside_models.rehead_figures import Figures
 from bedside_models.runtimes import open_runner
 
+pytest.importorskip("onnx", reason="needs the train extra: `make train-env`")
+
 onnx = pytest.importorskip("onnx", reason="the training side is not installed: make train-env")
 
 ROUND = HeadRound(

@@ -15,7 +15,8 @@ from bedside_models.augment import Strength, views  # noqa: E402
 from bedside_models.checkpoint import load_checkpoint, of_network, save_checkpoint  # noqa: E402
 from bedside_models.cli import cli  # noqa: E402
 from bedside_models.data import load_dataset  # noqa: E402
-from bedside_models.export import export, refuse_stray_weights  # noqa: E402
+from bedside_models.export import export  # noqa: E402
+from bedside_models.graphs import refuse_stray_weights  # noqa: E402
 from bedside_models.network import Architecture, Network, multiply_adds  # noqa: E402
 from bedside_models.recipe import DEFAULT_ARCHITECTURE, Recipe  # noqa: E402
 from bedside_models.runtimes import open_runner  # noqa: E402

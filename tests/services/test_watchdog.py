@@ -79,7 +79,7 @@ def test_an_abstract_socket_is_reached_and_a_dead_one_is_survived():
     SystemdManager({}).alive()
 
 
-@pytest.mark.parametrize("pid", [str(os.getpid() + 1), "1"])
+@pytest.mark.parametrize("pid", [str(os.getpid() + 1), "1"], ids=["a neighbour", "init"])
 def test_another_process_s_watchdog_is_not_ours(notified, pid):
     given = {"NOTIFY_SOCKET": notified[0], "WATCHDOG_USEC": "1000000", "WATCHDOG_PID": pid}
     assert SystemdManager(given).watchdog_s == 0
