@@ -70,3 +70,21 @@ def test_a_fault_of_the_box_is_no_verdict(tmp_path, monkeypatch, code, exit_code
     monkeypatch.setattr(gate, "_run", ended)
     with pytest.raises(raised):
         gate.run({}, 1.0)
+
+
+def test_a_trial_that_outlived_its_box_cannot_answer_for_the_next(tmp_path, monkeypatch):
+    gate = ProcessGate(tmp_path / "trial", lambda candidate: {})
+    folders = []
+
+    def ended(folder: Path, seconds: float) -> int:
+        folders.append(folder)
+        if len(folders) == 2:  # the first one's process ends only now
+            with pytest.raises(FileNotFoundError):
+                (folders[0] / "report.json").write_text(json.dumps({"model": "first"}))
+        (folder / "report.json").write_text(json.dumps({"model": "own"}))
+        return 0
+
+    monkeypatch.setattr(gate, "_run", ended)
+    assert [gate.run({}, 1.0)["model"] for _ in range(2)] == ["own", "own"]
+    assert folders[0] != folders[1]
+    assert not (tmp_path / "trial").exists()

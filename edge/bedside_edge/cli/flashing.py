@@ -65,7 +65,8 @@ def install(dry_run: bool, again: bool, as_json: bool, **where: Unpack[Where]) -
     if as_json:
         click.echo(json.dumps({"outcomes": found}, sort_keys=True))
     elif not found:
-        click.echo("nothing to install: what was assigned in the last 5 days and fetched serves")
+        click.echo("nothing to install: what was assigned in the last 5 days and fetched serves,")
+        click.echo("or was found bad here (see `update status`; `--again` tries it once more)")
     else:
         for one in found:
             _say(one)

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -81,17 +82,19 @@ class ProcessGate:
 
     def run(self, settings: Json, seconds: float) -> Json:
         """Return the report of a box with these `[model]` settings; errors as for a candidate."""
-        folder = self._scratch.absolute()  # it runs in there
+        scratch = self._scratch.absolute()  # it runs in there
         try:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(mode=0o700, parents=True)
+            shutil.rmtree(scratch, ignore_errors=True)
+            scratch.mkdir(mode=0o700, parents=True)
+            # Of this run only: a trial whose box was killed lives on, and must not answer for it
+            folder = Path(tempfile.mkdtemp(dir=scratch))
             (folder / "request.json").write_text(json.dumps(settings))
             code = self._run(folder, seconds)
             report = self._report(folder / "report.json", code)
         except OSError as cause:
             raise StoreUnavailableError(f"a trial cannot be run: {cause.strerror}") from cause
         finally:
-            shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(scratch, ignore_errors=True)
         if "code" in report:
             words = str(report.get("detail", ""))
             verdict = _VERDICTS.get(str(report["code"]))
