@@ -1,10 +1,14 @@
 """A real candidate, tried in a process of its own on this machine, over a real state folder."""
 
+import contextlib
 import json
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -12,7 +16,7 @@ import pytest
 from bedside_core.slots import SlotState
 from bedside_edge.config import Config
 from bedside_edge.flashing import chunk_store, flashing_service
-from bedside_edge.services.flashing import BAD, GOOD, RESTART
+from bedside_edge.services.flashing import BAD, GOOD, RESTART, WAITING
 from bedside_edge.state_folder import open_folder
 from bedside_edge.system.clock import SystemClock
 from bedside_edge.system.random_os import OsRandom
@@ -85,6 +89,37 @@ def test_a_model_is_compiled_tried_and_good_and_one_that_flips_a_decision_is_bad
     assert (outcome.state, outcome.code) == (BAD, "golden-mismatch")
     pair = bench.state.flashing.pair(f"model/{named['name']}")
     assert (pair.active, pair.b.state) == ("a", SlotState.BAD)
+
+
+@pytest.mark.slow
+def test_a_trial_killed_from_outside_says_nothing_and_is_made_again(bench):
+    wanted = json.loads((write_tiny_package(bench.folder / "good") / "manifest.json").read_text())
+    named = {"name": wanted["name"], "version": wanted["version"]}
+    manifest = bench.manifest(bench.folder / "good", **named)
+    with ThreadPoolExecutor(1) as pool:
+        installing = pool.submit(bench.flashing.install_ready, [manifest])
+        deadline, trials = time.monotonic() + 60, []
+        while not trials:  # as the kernel does when memory runs out
+            assert time.monotonic() < deadline
+            trials = trials_in(bench.state.path)
+            time.sleep(0.01)
+        os.kill(trials[0], signal.SIGKILL)
+        (outcome,) = installing.result(60)
+    assert (outcome.state, outcome.code) == (WAITING, "trial-failed"), outcome
+    assert "ended with -9" in outcome.detail
+    assert bench.state.flashing.pair(f"model/{named['name']}").a.state is SlotState.TRIAL
+    assert bench.flashing.try_out(f"model/{named['name']}").state == GOOD
+
+
+def trials_in(state: Path) -> list[int]:
+    """Numbers of the trials of one box."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended
+            words = place.read_bytes().split(b"\0")
+            if b"bedside_edge.trial" in words and str(state).encode() in words[-2]:
+                found.append(int(place.parent.name))
+    return found
 
 
 @pytest.mark.slow

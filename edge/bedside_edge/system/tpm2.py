@@ -25,7 +25,10 @@ TCTI_VARIABLE: Final = "TPM2TOOLS_TCTI"
 _TIMEOUT_S: Final = 60.0
 _MOST_BLOB: Final = 4096  # bytes of a public or private part
 _POLICY_FAILED: Final = b"99d"  # TPM_RC_POLICY_FAIL of session 1, as the tools print it
-_RECOVER: Final = "`bedside-edge keys recover` opens them with the hospital's recovery identity"
+_RECOVER: Final = (
+    "`bedside-edge keys recover` opens them with the hospital's recovery identity"
+    " (`--to file` where no TPM is left)"
+)
 
 
 class Tpm2Tools:
