@@ -4,6 +4,7 @@ The commands read the data folder and the work folder and print; torch, onnx and
 by the command that needs them, so `inspect` runs where only the box is installed.
 """
 
+import hashlib
 import json
 import os
 import sys
@@ -17,6 +18,7 @@ from typing import Any
 import click
 
 from bedside_core.errors import BedsideError, UnavailableError
+from bedside_core.manifest import MANIFEST_NAME
 from bedside_models.package import read_package
 
 _FOLDER = click.Path(exists=True, file_okay=False, path_type=Path)
@@ -398,6 +400,7 @@ def inspect(folder: Path, as_json: bool) -> None:
     answer, finding = manifest.model_dump(mode="json"), manifest.finding
     lines = [
         f"{manifest.name} {manifest.version} (release {manifest.release}), all digests match",
+        f"digest     {hashlib.sha256((folder / MANIFEST_NAME).read_bytes()).hexdigest()}",
         f"finding    {finding.meaning} ({finding.scheme} {finding.code})",
         f"pipeline   {manifest.pipeline.name}/{manifest.pipeline.revision}, "
         f"{manifest.pipeline.size} px, {manifest.pipeline.digest}",

@@ -22,6 +22,7 @@ from support.hub_child import HubProcess
 from support.hub_sites import QUICK, Sites, command
 from support.package_houses import look, noise
 
+ROOT = Path(__file__).parents[2]
 NOTHING_RUNS = Running(counters={}, floors={})
 
 
@@ -57,6 +58,12 @@ class People:
                     command("keys", "sign", path, *key, "--yes", *self.secret)
 
 
+def acme_profile():
+    text = (ROOT / "hw_profiles" / "generic" / "x86-64-v3.toml").read_text()
+    text = text.replace('id = "generic-x86-64-v3"', 'id = "board"')
+    return text.replace('vendor = "generic"', 'vendor = "acme"').encode()
+
+
 @pytest.fixture(scope="module")
 def consortium(tmp_path_factory):
     """Ceremony, a vendor, its profile and a model, assigned to a box, all by command."""
@@ -82,7 +89,7 @@ def consortium(tmp_path_factory):
 
     content = folder / "content"
     content.mkdir()
-    (content / "profile.toml").write_bytes(b'id = "board"\n')
+    (content / "profile.toml").write_bytes(acme_profile())
     profile = folder / "board"
     tool(
         *("build", content, profile, "--kind", "profile", "--name", "board", "--version", "1"),
@@ -227,6 +234,17 @@ def test_a_package_folder_is_verified_with_its_bundle(consortium):
     with pytest.raises(BedsideError) as refused:
         tool("verify", package, "--key", consortium.folder / "ada.key.pub")
     assert refused.value.code == "untrusted-signature"
+
+
+def test_a_profile_that_says_another_owner_is_not_built(tmp_path):
+    (tmp_path / "profile.toml").write_bytes(acme_profile())
+    for vendor, name in (("acme", "other"), ("other", "board")):
+        with pytest.raises(InvalidInputError, match="the profile is acme/board"):
+            tool(
+                *("build", tmp_path, tmp_path / "out", "--kind", "profile", "--vendor", vendor),
+                *("--name", name, "--version", "1", "--counter", "1"),
+            )
+    assert not (tmp_path / "out").exists()
 
 
 def test_status_names_what_is_valid_and_until_when(consortium):

@@ -1,5 +1,6 @@
 """`bedside-models` explains itself, inspects a package without torch, and fails with a reason."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -41,6 +42,11 @@ def test_inspect_says_that_it_is_no_medical_device(shipped):
     shown = CliRunner().invoke(cli, ["inspect", str(shipped)])
     assert "all digests match" in shown.output
     assert "not a medical device" in shown.output
+
+
+def test_inspect_says_the_digest_by_which_rounds_name_a_package(shipped):
+    shown = CliRunner().invoke(cli, ["inspect", str(shipped)])
+    assert hashlib.sha256((shipped / "manifest.json").read_bytes()).hexdigest() in shown.output
 
 
 def test_inspect_of_a_broken_package_names_the_code_and_exits_4(tmp_path):

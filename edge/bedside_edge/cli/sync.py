@@ -15,7 +15,7 @@ from typing import Any, Unpack
 
 import click
 
-from bedside_core.errors import InvalidInputError, StoreUnavailableError
+from bedside_core.errors import InvalidInputError, RefusedError, StoreUnavailableError
 from bedside_edge.cli.access import ASK_THE_BOX, Asking, Where, over_http, where_options
 from bedside_edge.config import load_config
 from bedside_edge.logs import set_up_logging
@@ -95,6 +95,8 @@ def join(
 def now(wait: int, as_json: bool, **where: Unpack[Where]) -> None:
     """Visit the hub now, whatever the hour; print what was done.
 
+    Words tell what came since the command began; `--json` has the whole night, as `sync nights`.
+
     \b
     Examples:
       bedside-edge sync now --url http://127.0.0.1:8642 --token-file admin.token
@@ -102,6 +104,7 @@ def now(wait: int, as_json: bool, **where: Unpack[Where]) -> None:
     """
     deadline = time.monotonic() + wait
     with _asking(**where) as ask:
+        before = {} if as_json else _newest(ask)
         found = ask("POST", "/sync:now")
         while (found["waits"] or found["failed"]) and time.monotonic() < deadline:
             time.sleep(min(2.0, max(0.0, deadline - time.monotonic())))
@@ -109,7 +112,7 @@ def now(wait: int, as_json: bool, **where: Unpack[Where]) -> None:
     if as_json:
         click.echo(json.dumps(found, sort_keys=True))
         return
-    _say_night(found["night"])
+    _say_night(since(before, found["night"]))
     if found["waits"]:
         click.echo(
             "a round is open: what comes next waits for others or for its close; visit again then"
@@ -311,6 +314,20 @@ def _asking(**where: Unpack[Where]) -> Iterator[Asking]:
             words = f"{cause}; while a box runs, ask it: {ASK_THE_BOX}"
             raise StoreUnavailableError(words) from cause
         yield ask
+
+
+def since(before: Json, night: Json) -> Json:
+    """Return a night without the events that `before`, an earlier look at the nights, has."""
+    if before.get("night") != night["night"]:
+        return night
+    return night | {"events": [one for one in night["events"] if one not in before["events"]]}
+
+
+def _newest(ask: Asking) -> Json:
+    try:
+        return next(iter(ask("GET", "/sync/nights")["nights"]), {})
+    except RefusedError:  # a token may be allowed to visit and not to read
+        return {}
 
 
 def _say_night(night: Json) -> None:

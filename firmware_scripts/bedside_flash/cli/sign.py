@@ -57,7 +57,7 @@ def build(
     """Make a package of the files in CONTENT in the new folder OUT: a manifest and chunks.
 
     With --key an OpenSSF model-signing bundle over all files is put in as model.sig, for those who
-    have none of our tools.
+    have none of our tools. Of a profile, --vendor and --name are those its one TOML file says.
 
     \b
     Examples:
@@ -70,6 +70,8 @@ def build(
 
     if out.exists():
         raise InvalidInputError(f"{out} is there already; a package is built in a new folder")
+    if given["kind"] == "profile":
+        _check_profile(content, given["vendor"], given["name"])
     facts = {
         "kind": given["kind"],
         "name": given["name"],
@@ -98,6 +100,20 @@ def build(
         "bundle": private is not None,
     }
     say(as_json, answer)
+
+
+def _check_profile(content: Path, vendor: str, name: str) -> None:
+    """Refuse here what every box would refuse when it tries the package."""
+    from bedside_core.hardware.profile import parse_profile
+
+    found = sorted(content.rglob("*.toml"))
+    if len(found) != 1:
+        raise InvalidInputError("the package of a profile has exactly one TOML file")
+    profile = parse_profile(read_small(found[0])).profile
+    if (profile.vendor, profile.id) != (vendor, name):
+        raise InvalidInputError(
+            f"the profile is {profile.vendor}/{profile.id}: --vendor and --name have to say so"
+        )
 
 
 def _digest(content: Path, name: str) -> str:
