@@ -1,7 +1,10 @@
 """A real box process in a round with a real hub process: joined, charged, killed, counted."""
 
+import contextlib
 import hashlib
 import json
+import secrets
+import sqlite3
 import subprocess
 import sys
 import time
@@ -13,7 +16,7 @@ from bedside_sync.calls import HubCalls
 from bedside_sync.task_code import task_code
 from bedside_sync.tasks import kinds
 from support import hub_sites
-from support.chest import chest
+from support.chest import ROOT, chest
 from support.hub_child import HubProcess
 from support.hub_sites import Sites, command
 from support.running_box import running_box
@@ -35,25 +38,33 @@ least_hospitals = 3
 STUDIES = 4
 
 
-def cli(*words):
+def words_of(*words):
     code = "from bedside_edge.cli import main; main()"
-    ran = subprocess.run(
-        [sys.executable, "-c", code, "sync", *map(str, words), "--json"],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
+    return [sys.executable, "-c", code, "sync", *map(str, words), "--json"]
+
+
+def run(*words):
+    return subprocess.run(
+        words_of(*words), capture_output=True, text=True, timeout=120, check=False
     )
+
+
+def cli(*words):
+    ran = run(*words)
     assert ran.returncode == 0, ran.stderr
     return json.loads(ran.stdout.splitlines()[-1])
 
 
-def until(found, seconds=60.0):
+def until(found, seconds=60.0, pause=0.1):
     deadline = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < deadline
-        time.sleep(0.1)
+        time.sleep(pause)
     return answer
+
+
+def offline(folder):
+    return "--config", folder / "bedside.toml", "--state", folder / "state"
 
 
 def where_of(box):
@@ -67,31 +78,15 @@ def states(box):
 def test_a_box_joins_by_files_and_its_cases_are_counted_although_it_is_killed(
     tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(hub_sites, "CODE", task_code().hex())
-    (tmp_path / "consortium").mkdir()
-    sites = Sites(tmp_path / "consortium")
-    hub = HubProcess(sites.hub)
-    place = sites.hub / "hub.json"
-    place.write_text(place.read_text().replace("tls+tcp://127.0.0.1:7443", hub.url))
     folder = tmp_path / "box"
+    sites, hub = consortium(tmp_path, monkeypatch)
     try:
         with running_box(folder, SETTINGS) as box:
-            where = where_of(box)
-            (tmp_path / "agreement.pdf").write_bytes(b"signed by both")
-            agreed = ("--title", "Lungs", "--purpose", "collect", "--same-region", *where)
-            cli("agreement", "add", "lungs", tmp_path / "agreement.pdf", *agreed)
-            request, entry = tmp_path / "request.json", tmp_path / "entry.json"
-            asked = ("--box", "box-9", "--organisation", "hospital-9", "-o", request)
-            told = cli("join", *asked, *where)["fingerprint"]
-            words = ("roster", "propose", request, "--out", entry, "--folder", sites.hub)
-            assert command(*words)["fingerprint"] == told
-            sites.sign(entry)
-            welcome = tmp_path / "welcome.json"
-            command("roster", "approve", entry, "--out", welcome, "--folder", sites.hub)
-            cli("join", "--welcome", welcome, *where)
-            box.store_datasets([chest(number) for number in range(1, STUDIES + 1)])
-            box.settled()
-            open_round(sites, hub, tmp_path)
+            join(box, sites, tmp_path)
+            refused = run("now", *offline(folder))
+            assert refused.returncode == 5
+            assert "while a box runs, ask it" in refused.stderr
+            open_round(sites, hub)
             until(lambda: states(box).get("census-1") in ("opened", "sealed", "acked"))
             box.kill()
         with running_box(folder, SETTINGS) as box:
@@ -125,17 +120,101 @@ def test_a_box_joins_by_files_and_its_cases_are_counted_although_it_is_killed(
         assert total.any()  # it did
         with sites.sites["box-0"].client(hub.url) as client:
             assert HubCalls(client).records(0) == ["census-1"]
+        assert named(tmp_path, b"box-9")  # what is there is found
+        for secret in (b"SECRET0", b"Hidden^", ROOT.encode()):
+            assert named(tmp_path, secret) == []
     finally:
         hub.stop()
         hub.close()
 
 
-def open_round(sites, hub, tmp_path):
+def test_nights_killed_at_random_charge_once_and_send_one_report(tmp_path, monkeypatch):
+    """Each visit is a process of its own, as with cron, and most of them die."""
+    folder = tmp_path / "box"
+    sites, hub = consortium(tmp_path, monkeypatch)
+    try:
+        with running_box(folder, SETTINGS) as box:
+            join(box, sites, tmp_path)
+            assert box.stop() == 0
+        cli("now", *offline(folder))  # the roster
+        open_round(sites, hub, open_for="5min")
+        reached = []
+        for _ in range(10):
+            before = writes(folder)
+            visit = subprocess.Popen(
+                words_of("now", *offline(folder)),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+            until(lambda: visit.poll() is not None or writes(folder) > before, pause=0.002)  # noqa: B023
+            time.sleep(secrets.randbelow(20) / 1000)
+            visit.kill()
+            visit.wait()
+            facts = rows(folder, "SELECT fact FROM sync_facts WHERE round = 'census-1'")
+            reached.append(sorted(fact for (fact,) in facts))
+            if "receipt" in reached[-1]:
+                break
+        cli("now", *offline(folder))
+        found = cli("status", *offline(folder))
+        assert [(one["round"], one["state"]) for one in found["rounds"]] == [("census-1", "acked")]
+        charges = rows(folder, "SELECT round, count(DISTINCT patient) FROM sync_charges")
+        assert charges == [("census-1", STUDIES)], reached
+        assert [one["box"] for one in sites.show()["reported"]] == ["box-9"]
+    finally:
+        hub.stop()
+        hub.close()
+
+
+def consortium(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_sites, "CODE", task_code().hex())
+    (tmp_path / "consortium").mkdir()
+    sites = Sites(tmp_path / "consortium")
+    hub = HubProcess(sites.hub)
+    place = sites.hub / "hub.json"
+    place.write_text(place.read_text().replace("tls+tcp://127.0.0.1:7443", hub.url))
+    return sites, hub
+
+
+def join(box, sites, tmp_path):
+    """Make the box a member by files, with an agreement and some studies."""
+    where = where_of(box)
+    (tmp_path / "agreement.pdf").write_bytes(b"signed by both")
+    agreed = ("--title", "Lungs", "--purpose", "collect", "--same-region", *where)
+    cli("agreement", "add", "lungs", tmp_path / "agreement.pdf", *agreed)
+    request, entry = tmp_path / "request.json", tmp_path / "entry.json"
+    asked = ("--box", "box-9", "--organisation", "hospital-9", "-o", request)
+    told = cli("join", *asked, *where)["fingerprint"]
+    words = ("roster", "propose", request, "--out", entry, "--folder", sites.hub)
+    assert command(*words)["fingerprint"] == told
+    sites.sign(entry)
+    welcome = tmp_path / "welcome.json"
+    command("roster", "approve", entry, "--out", welcome, "--folder", sites.hub)
+    cli("join", "--welcome", welcome, *where)
+    box.store_datasets([chest(number) for number in range(1, STUDIES + 1)])
+    box.settled()
+
+
+def rows(folder, query):
+    with contextlib.closing(sqlite3.connect(folder / "state" / "bedside.db")) as database:
+        return database.execute(query).fetchall()
+
+
+def writes(folder):
+    return rows(folder, "SELECT value FROM sync_marks WHERE name = 'writes'")
+
+
+def named(folder, secret):
+    """Return the files of every state, log and message in which something stands."""
+    files = [path for path in folder.rglob("*") if path.is_file()]
+    return [str(path) for path in files if secret in path.read_bytes()]
+
+
+def open_round(sites, hub, open_for="20s"):
     plan = kinds.plan_lines(CENSUS)
     (sites.folder / "census.json").write_bytes(CENSUS.encode())
     path = sites.plan(
         length=CENSUS.layout.length,
-        open_for="20s",
+        open_for=open_for,
         task="collect",
         settings=hashlib.sha256(CENSUS.encode()).hexdigest(),
         code=task_code().hex(),
