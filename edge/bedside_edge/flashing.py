@@ -136,7 +136,7 @@ def check_successor(config: Config, folder: Path) -> Json:
     """
     scratch = slots_folder(folder) / _TRIAL
     shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir(mode=0o700, parents=True)
+    scratch.mkdir(mode=0o700, parents=True, exist_ok=True)  # a trial before may still write there
     try:
         source = sqlite3.connect(folder / DATABASE)
         copy = sqlite3.connect(scratch / DATABASE)

@@ -88,3 +88,16 @@ def test_a_trial_that_outlived_its_box_cannot_answer_for_the_next(tmp_path, monk
     assert [gate.run({}, 1.0)["model"] for _ in range(2)] == ["own", "own"]
     assert folders[0] != folders[1]
     assert not (tmp_path / "trial").exists()
+
+
+def test_a_folder_that_another_trial_still_writes_to_stops_none(tmp_path, monkeypatch):
+    (tmp_path / "trial" / "old").mkdir(parents=True)
+    gate = ProcessGate(tmp_path / "trial", lambda candidate: {})
+
+    def ended(folder: Path, seconds: float) -> int:
+        (folder / "report.json").write_text("{}")
+        return 0
+
+    monkeypatch.setattr(gate, "_run", ended)
+    monkeypatch.setattr("shutil.rmtree", lambda path, ignore_errors: None)  # it is not empty yet
+    assert gate.run({}, 1.0) == {}

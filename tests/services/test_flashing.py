@@ -91,7 +91,7 @@ def test_a_trial_that_only_crashes_has_three_starts_with_rests_between(house):
     house.gate.on_call = lambda: seen.append(house.store.pair("model/chest").idle.tries)
     outcome = service.install(house.package(1))
     assert (outcome.state, outcome.code) == (WAITING, "trial-failed")
-    assert "2 starts left" in outcome.detail
+    assert "starts left: 2" in outcome.detail
     service.step()
     assert seen == [2]  # whatever killed it may still be there
     for _ in range(2):

@@ -508,7 +508,7 @@ class FlashingService:
                 state=WAITING,
                 version=manifest.version,
                 code=failed.code,
-                detail=f"{failed}; {idle.tries} starts left",
+                detail=f"{failed}; starts left: {idle.tries}",
             )
         except BedsideError as refused:
             return self._bad(pair, manifest, actor, refused)

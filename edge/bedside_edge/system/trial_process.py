@@ -85,8 +85,9 @@ class ProcessGate:
         scratch = self._scratch.absolute()  # it runs in there
         try:
             shutil.rmtree(scratch, ignore_errors=True)
-            scratch.mkdir(mode=0o700, parents=True)
-            # Of this run only: a trial whose box was killed lives on, and must not answer for it
+            # A trial whose box was killed lives on for a moment: it may keep its own folder, but
+            # must not answer for this one
+            scratch.mkdir(mode=0o700, parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=scratch))
             (folder / "request.json").write_text(json.dumps(settings))
             code = self._run(folder, seconds)
