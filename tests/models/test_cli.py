@@ -4,6 +4,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -45,8 +46,10 @@ def test_inspect_says_that_it_is_no_medical_device(shipped):
 
 
 def test_inspect_says_the_digest_by_which_rounds_name_a_package(shipped):
-    shown = CliRunner().invoke(cli, ["inspect", str(shipped)])
-    assert hashlib.sha256((shipped / "manifest.json").read_bytes()).hexdigest() in shown.output
+    digest = hashlib.sha256((shipped / "manifest.json").read_bytes()).hexdigest()
+    assert digest in CliRunner().invoke(cli, ["inspect", str(shipped)]).output
+    hub_page = Path(__file__).parents[2] / "docs" / "hub.md"
+    assert f'model = "{digest}"' in hub_page.read_text(encoding="utf-8")  # to be copied as it is
 
 
 def test_inspect_of_a_broken_package_names_the_code_and_exits_4(tmp_path):
