@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -367,3 +368,20 @@ def test_relative_paths_of_the_settings_hold_in_a_trials_own_folder(monkeypatch,
         "profile": str(tmp_path / "board.toml"),
     }
     assert _settings(Model(), {})["package"] == ""
+
+
+def test_two_who_ask_at_once_install_once_and_neither_is_told_of_a_failure(house):
+    service = house.open()
+    manifest = house.package(1)
+    with ThreadPoolExecutor(1) as pool:
+        second = []
+
+        def meanwhile():
+            second.append(pool.submit(service.install_ready, [manifest]))
+            with pytest.raises(TimeoutError):
+                second[0].result(0.2)  # it waits for its turn
+
+        house.gate.on_call = meanwhile
+        assert [one.state for one in service.install_ready([manifest])] == [GOOD]
+        assert second[0].result(10) == []
+    assert what(house).count("good") == 1

@@ -324,22 +324,23 @@ class FlashingService:
         """
         found = []
         for manifest in manifests:
-            due = self.due(manifest, again=again)
-            if not due and not self._under_way(manifest):
-                continue
-            try:
-                if due:
-                    outcome = self.install(manifest, actor, progress(manifest))
-                else:
-                    outcome = self._go_on(manifest, actor, progress(manifest))
-            except BedsideError as why:
-                outcome = Outcome(
-                    kind=manifest.slot,
-                    state=BAD if why.exit_code == REFUSED else WAITING,
-                    version=manifest.version,
-                    code=why.code,
-                    detail=str(why),
-                )
+            with self._turn:  # what another request did meanwhile is seen, not done twice
+                due = self.due(manifest, again=again)
+                if not due and not self._under_way(manifest):
+                    continue
+                try:
+                    if due:
+                        outcome = self.install(manifest, actor, progress(manifest))
+                    else:
+                        outcome = self._go_on(manifest, actor, progress(manifest))
+                except BedsideError as why:
+                    outcome = Outcome(
+                        kind=manifest.slot,
+                        state=BAD if why.exit_code == REFUSED else WAITING,
+                        version=manifest.version,
+                        code=why.code,
+                        detail=str(why),
+                    )
             found.append(outcome)
         return found
 
