@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from bedside_core.errors import (
+    BedsideError,
     DiskFullError,
     NotFoundError,
     StoreUnavailableError,
@@ -104,7 +105,13 @@ class SqliteJournal:
             self._p.record(c, Event(kind=Kind.SYNC_ROUND, actor=actor, refs=refs))
             return count_up(c)
 
-        self._p.counter.saw(self._p.database.write(write))
+        try:
+            number = self._p.database.write(write)
+        except BedsideError:
+            if file and not self.has(round_name, fact):  # each try would fill the disk some more
+                remove_file(self._p.folder / file)
+            raise
+        self._p.counter.saw(number)
 
     def read(self, round_name: str, fact: str) -> bytes:
         """Return a fact; NotFoundError."""
@@ -189,6 +196,9 @@ def write_file(folder: Path, name: str, data: bytes) -> str:
             while view:
                 view = view[os.write(descriptor, view) :]
             os.fsync(descriptor)
+        except OSError:
+            (folder / name).unlink()  # each try would fill the disk some more
+            raise
         finally:
             os.close(descriptor)
         sync_folder(folder)
