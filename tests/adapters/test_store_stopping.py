@@ -31,7 +31,13 @@ FREE = {
     # the incident itself
     "incidents", "box_states", "incident_clocks", "incident_time", "unseal_asks",
     # rows that only come with rows that are under the seal, or only say which state they are in
-    "subjects", "publications", "deployments", "shadow_tallies",
+    "subjects", "publications", "deployments", "shadow_tallies", "privacy_grades", "sync_rounds",
+    # who the box is in its consortium, what others published, and what became of nights; an
+    # agreement that ends stops uses
+    "sync_member", "sync_roster", "sync_records", "sync_events", "sync_marks", "sync_agreements",
+    # a sealed box still starts, and an emergency update may be what it waits for
+    "hardware_acceptances", "hardware_floors", "tuf_md", "tuf_floors", "tuf_seen", "tuf_items",
+    "flash_pairs", "flash_slots", "flash_steps",
 }  # fmt: skip
 
 
@@ -119,3 +125,23 @@ def test_a_box_with_a_full_disk_can_be_sealed(tmp_path):
     if not found["mounted"]:
         pytest.skip(f"no disk can be mounted here: {done.stderr[-200:]}")
     assert found == {"mounted": True, "refused": True, "state": "sealed", "kind": "seal"}
+
+
+def test_a_sealed_box_charges_nobody_and_keeps_no_report_but_a_veto(state):
+    def fact(name):
+        row = ("box", "round-1", name, b"d", 0, b"x", "", T0)
+        return lambda c: c.execute("INSERT INTO sync_facts VALUES (?, ?, ?, ?, ?, ?, ?, ?)", row)
+
+    def charge(c):
+        c.execute("INSERT INTO sync_rounds VALUES ('round-1', 1, 1, 1, 0)")
+        c.execute("INSERT INTO sync_charges VALUES ('round-1', 'someone')")
+
+    seal(state)
+    for write in (charge, fact("report")):
+        with pytest.raises(SealedError):
+            state.database.write(write)
+    state.database.write(fact("veto"))
+    found = state.database.read(
+        lambda c: [row[0] for row in c.execute("SELECT fact FROM sync_facts")]
+    )
+    assert found == ["veto"]
