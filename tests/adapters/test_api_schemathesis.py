@@ -22,10 +22,14 @@ from schemathesis.specs.openapi.checks import (
 )
 
 from bedside_core.access import Action, Actor, Role, actions_of
+from bedside_core.findings import Decision
+from bedside_core.hardware.profile import parse_profile
 from bedside_edge.api.app import openapi_document
 from bedside_edge.config import Config
 from bedside_edge.flashing import chunk_store, flashing_service
 from bedside_edge.services.gate import Gate
+from bedside_edge.services.hardware import HardwareService, Serving
+from bedside_edge.services.overlap import OverlapService
 from bedside_edge.services.witnessing import Witnessing
 from bedside_edge.state_folder import (
     consent_service,
@@ -38,7 +42,10 @@ from bedside_edge.state_folder import (
 from bedside_edge.system.policy_cedar import CedarPolicy, shipped_document
 from bedside_edge.system.random_os import OsRandom
 from bedside_edge.updating import Updating, update_service
+from support.boards import PROFILES, recorded
 from support.http_box import HERE, HttpBox, multipart, related
+from support.learning_house import LearningBox
+from support.memory_hardware import MemoryHardware, verdict
 from support.outputs import MemoryArchive, publishing_box
 from support.privacy_desk import privacy_over
 from support.privacy_house import OFFICER, Hospital
@@ -84,6 +91,17 @@ def member_of(desk, clock):
     sync = sync_service(Config(), desk, gate, {}, clock, OsRandom())
     sync.request("box-1", "north", helper=True, actor="person:ada")
     return sync
+
+
+def accepted(clock) -> HardwareService:
+    """Return the hardware service of a box that serves."""
+    text = (PROFILES / "generic" / "x86-64-v4.toml").read_bytes()
+    profile = parse_profile(text, built_in=True)
+    hardware = HardwareService(MemoryHardware(), clock)
+    hardware.serving = Serving(
+        profile=profile, board=recorded("generic-x86-64-v4"), record=verdict(), passed_over=()
+    )
+    return hardware
 
 
 class World:
@@ -151,6 +169,17 @@ def world(tmp_path_factory) -> Iterator[World]:
             looking = update_service(Config(), desk, box.clock, chunks, flashing.running)
             updating = Updating(looking, Config(), desk)
             stack.callback(updating.stop)
+            cases = LearningBox(folder / "learning")
+            stack.callback(cases.close)
+            cases.study(1, say=Decision.PRESENT)
+            overlap = OverlapService(
+                cases.state.overlaps,
+                cases.state.learning,
+                lambda: cases.gate,
+                cases.state.device,
+                cases.clock,
+                cases.random,
+            )
             with HttpBox(
                 updates=updating,
                 flashing=flashing,
@@ -162,6 +191,9 @@ def world(tmp_path_factory) -> Iterator[World]:
                 witnessing=Witnessing(desk.witnessed, [], box.clock),
                 rights=rights,
                 sync=member_of(desk, box.clock),
+                learning=cases.learning,
+                overlap=overlap,
+                hardware=accepted(box.clock),
             ) as http:
                 world = World(box, http)
                 world.known["fingerprint"] = [released.fingerprint]

@@ -341,6 +341,7 @@ class HttpBox:
         witnessing: Any = None,
         rights: Any = None,
         learning: Any = None,  # support.learning_house has one over a real folder
+        overlap: Any = None,
         hardware: Any = None,
         updates: Any = None,
         flashing: Any = None,
@@ -413,6 +414,7 @@ class HttpBox:
             privacy=privacy,
             sync=sync,
             learning=learning,
+            overlap=overlap,
             hardware=hardware,
             updates=updates,
             flashing=flashing,
