@@ -7,7 +7,7 @@ open; with `--url` they ask the running box, which takes a token that may manage
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Protocol, TypedDict, Unpack
 
@@ -16,7 +16,7 @@ import click
 from bedside_core.access import PERSONS_ONLY, Action, Role
 from bedside_core.errors import NotFoundError, StoreUnavailableError
 from bedside_edge.cli.token_file import read_token
-from bedside_edge.config import load_config
+from bedside_edge.config import Config, load_config
 from bedside_edge.logs import set_up_logging
 
 Json = dict[str, Any]
@@ -45,6 +45,10 @@ class Asking(Protocol):
     def __call__(self, method: str, path: str, body: Json | None = None) -> Json:
         """Return the answer."""
         ...
+
+
+# Opens a box's folder and lends the way to ask what is in it
+Offliner = Callable[[Config, Path], AbstractContextManager[Asking]]
 
 
 def where_options(command: Command) -> Command:
@@ -261,13 +265,38 @@ def _asking(*, create: bool = False, **where: Unpack[Where]) -> Iterator[tuple[A
 
     config, folder = load_config(where["config_path"])
     with ExitStack() as stack:
-        try:
+        with while_a_box_runs():
             lent = offline_access(config, where["state"] or folder, create=create)
             access = stack.enter_context(lent)
-        except StoreUnavailableError as cause:
-            words = f"{cause}; while a box runs, ask it: {ASK_THE_BOX}"
-            raise StoreUnavailableError(words) from cause
         yield Offline(access), f"http://{config.http.host}:{config.http.port}"
+
+
+@contextmanager
+def asking(offline: Callable[[], Offliner], where: Where) -> Iterator[Asking]:
+    """Lend the way to ask: the running box, or its folder through what `offline` imports.
+
+    Raises:
+        StoreUnavailableError: a box has the folder open; the text says how to ask it.
+    """
+    set_up_logging(level="error", style="plain")
+    if where["url"]:
+        yield over_http(where)
+        return
+    config, default = load_config(where["config_path"])
+    with ExitStack() as stack:
+        with while_a_box_runs():
+            ask = stack.enter_context(offline()(config, where["state"] or default))
+        yield ask
+
+
+@contextmanager
+def while_a_box_runs() -> Iterator[None]:
+    """Add to a folder that is locked how to ask the box that has it open."""
+    try:
+        yield
+    except StoreUnavailableError as cause:
+        words = f"{cause}; while a box runs, ask it: {ASK_THE_BOX}"
+        raise StoreUnavailableError(words) from cause
 
 
 def over_http(where: Where) -> Asking:

@@ -6,17 +6,18 @@ open; with `--url` they ask the running box.
 
 import csv
 import json
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
 import click
 
-from bedside_core.errors import InvalidInputError, StoreUnavailableError
-from bedside_edge.cli.access import ASK_THE_BOX, Asking, Where, over_http, where_options
-from bedside_edge.config import load_config
-from bedside_edge.logs import set_up_logging
+from bedside_core.errors import InvalidInputError
+from bedside_edge.cli.access import (
+    Offliner,
+    Where,
+    asking,
+    where_options,
+)
 
 Json = dict[str, Any]
 _LARGEST = 1 << 22
@@ -43,7 +44,7 @@ def clean(result: Path | None, digest: str, as_json: bool, **where: Unpack[Where
       bedside-edge data clean clean-7.json --state /var/lib/bedside
       bedside-edge data clean --url http://127.0.0.1:8642 --json
     """
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         if result is not None:
             digest = ask("POST", "/cleanings", {"document": _document(result)})["digest"]
         found = ask("GET", f"/cleanings:report?version={digest}")
@@ -68,7 +69,7 @@ def consensus(result: Path, as_json: bool, **where: Unpack[Where]) -> None:
     Examples:
       bedside-edge data consensus pool-3.json --state /var/lib/bedside
     """
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         ask("POST", "/consensus", {"document": _document(result)})
         _print_relabel(ask("GET", "/relabel"), as_json)
 
@@ -82,7 +83,7 @@ def relabel(as_json: bool, **where: Unpack[Where]) -> None:
     Examples:
       bedside-edge data relabel --url http://127.0.0.1:8642 --token-file reader.token
     """
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         _print_relabel(ask("GET", "/relabel"), as_json)
 
 
@@ -105,7 +106,7 @@ def source(name: str, table: Path, as_json: bool, **where: Unpack[Where]) -> Non
         if not {"patient_id", "value"} <= columns or columns - {"patient_id", "value", "issuer"}:
             raise InvalidInputError("the table's columns are patient_id, value and perhaps issuer")
         rows = [{key: (value or "").strip() for key, value in row.items()} for row in reader]
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         found = ask("PUT", f"/sources/{name}", {"rows": rows})
     if as_json:
         click.echo(json.dumps(found, sort_keys=True))
@@ -125,7 +126,7 @@ def own_head(as_json: bool, **where: Unpack[Where]) -> None:
     Examples:
       bedside-edge data own-head --url http://127.0.0.1:8642 --token-file auditor.token
     """
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         found = ask("GET", "/own-head")
     if as_json:
         click.echo(json.dumps(found, sort_keys=True))
@@ -162,20 +163,7 @@ def _print_relabel(found: Json, as_json: bool) -> None:
     click.echo(f"{len(found['studies'])} to look at again")
 
 
-@contextmanager
-def _asking(**where: Unpack[Where]) -> Iterator[Asking]:
-    """Lend the way to ask: the running box, or its folder."""
-    set_up_logging(level="error", style="plain")
-    if where["url"]:
-        yield over_http(where)
-        return
+def _offline() -> Offliner:
     from bedside_edge.cli.data_offline import opened  # the store: only when it is needed
 
-    config, default = load_config(where["config_path"])
-    with ExitStack() as stack:
-        try:
-            ask = stack.enter_context(opened(config, where["state"] or default))
-        except StoreUnavailableError as cause:
-            words = f"{cause}; while a box runs, ask it: {ASK_THE_BOX}"
-            raise StoreUnavailableError(words) from cause
-        yield ask
+    return opened

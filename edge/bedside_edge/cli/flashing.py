@@ -20,11 +20,10 @@ from rich.table import Table
 from bedside_core.errors import (
     BedsideError,
     NoSlotError,
-    NotFoundError,
     RefusedError,
-    StoreUnavailableError,
 )
-from bedside_edge.cli.access import ASK_THE_BOX, Asking, Where, over_http, where_options
+from bedside_edge.cli.access import Asking, Where, over_http, where_options
+from bedside_edge.cli.update import box_folder
 from bedside_edge.config import load_config
 from bedside_edge.logs import set_up_logging
 
@@ -285,22 +284,13 @@ def offline(where: Where, *, recover: bool = True) -> Iterator[Offline]:
         StoreUnavailableError: a box has it open: ask the box instead.
     """
     from bedside_edge.flashing import chunk_store, flashing_service
-    from bedside_edge.state_folder import open_folder
     from bedside_edge.system.clock import SystemClock
-    from bedside_edge.system.random_os import OsRandom
     from bedside_edge.updating import update_service
     from bedside_edge.wiring import policy_service
 
     set_up_logging(level="error", style="plain")
-    config, named = load_config(where["config_path"])
-    folder, clock = where["state"] or Path(named), SystemClock()
-    if not (folder / "bedside.db").is_file():
-        raise NotFoundError(f"there is no bedside.db in {folder}; name the box's with --state")
-    try:
-        state = open_folder(config, folder, clock, OsRandom())
-    except StoreUnavailableError as cause:
-        words = f"{cause}; while a box runs, ask it: {ASK_THE_BOX}"
-        raise StoreUnavailableError(words) from cause
+    clock = SystemClock()
+    config, folder, state = box_folder(where, clock)
     try:
 
         def policies() -> "PolicyService":

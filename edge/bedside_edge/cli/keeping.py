@@ -16,7 +16,13 @@ from typing import TYPE_CHECKING, Any, Unpack
 import click
 
 from bedside_core.errors import InvalidCertificateError, StoreUnavailableError
-from bedside_edge.cli.access import ASK_THE_BOX, Asking, Where, over_http, where_options
+from bedside_edge.cli.access import (
+    Asking,
+    Where,
+    over_http,
+    where_options,
+    while_a_box_runs,
+)
 from bedside_edge.cli.evidence import read_keys
 from bedside_edge.config import load_config
 from bedside_edge.logs import set_up_logging
@@ -415,11 +421,8 @@ def _asking(**where: Unpack[Where]) -> Iterator[Asking]:
     from bedside_edge.cli.keeping_offline import Offline
 
     with ExitStack() as stack:
-        try:
+        with while_a_box_runs():
             found = stack.enter_context(_open_folder(where["config_path"], where["state"]))
-        except StoreUnavailableError as cause:
-            words = f"{cause}; while a box runs, ask it: {ASK_THE_BOX}"
-            raise StoreUnavailableError(words) from cause
         yield Offline(*found)
 
 

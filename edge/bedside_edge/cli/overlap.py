@@ -7,19 +7,20 @@ open; with `--url` they ask the running box.
 import json
 import time
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
 import click
 
-from bedside_core.errors import InvalidKeyError, PreconditionRequiredError, StoreUnavailableError
+from bedside_core.errors import InvalidKeyError, PreconditionRequiredError
 from bedside_core.evidence.note import SignatureType
-from bedside_edge.cli.access import ASK_THE_BOX, Asking, Where, over_http, where_options
+from bedside_edge.cli.access import (
+    Offliner,
+    Where,
+    asking,
+    where_options,
+)
 from bedside_edge.cli.evidence import read_keys
-from bedside_edge.config import load_config
-from bedside_edge.logs import set_up_logging
 
 Json = dict[str, Any]
 _FILE = click.Path(exists=True, dir_okay=False, path_type=Path)
@@ -79,7 +80,7 @@ def invite(
         "identifier": identifier,
         "sigma2": sigma2,
     }
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         found = ask("POST", "/overlaps", body)
     _say(found, output, as_json)
 
@@ -110,7 +111,7 @@ def answer(
         "letter": b64encode(letter.read_bytes()).decode(),
         "agree": yes,
     }
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         try:
             found = ask("POST", "/overlaps:answer", body)
         except PreconditionRequiredError as invited:
@@ -128,7 +129,7 @@ def list_overlaps(as_json: bool, **where: Unpack[Where]) -> None:
     Examples:
       bedside-edge overlap list --state /var/lib/bedside
     """
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         found = ask("GET", "/overlaps")
     if as_json:
         click.echo(json.dumps(found, sort_keys=True))
@@ -162,20 +163,7 @@ def _say(found: Json, output: Path | None, as_json: bool) -> None:
         click.echo(f"about {max(0, found['count'])} patients shared with {found['partner']}")
 
 
-@contextmanager
-def _asking(**where: Unpack[Where]) -> Iterator[Asking]:
-    """Lend the way to ask: the running box, or its folder."""
-    set_up_logging(level="error", style="plain")
-    if where["url"]:
-        yield over_http(where)
-        return
+def _offline() -> Offliner:
     from bedside_edge.cli.data_offline import letters  # the store: only when it is needed
 
-    config, default = load_config(where["config_path"])
-    with ExitStack() as stack:
-        try:
-            ask = stack.enter_context(letters(config, where["state"] or default))
-        except StoreUnavailableError as cause:
-            words = f"{cause}; while a box runs, ask it: {ASK_THE_BOX}"
-            raise StoreUnavailableError(words) from cause
-        yield ask
+    return letters

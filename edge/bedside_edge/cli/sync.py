@@ -7,16 +7,20 @@ with `--url` they ask the running box.
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Unpack
 
 import click
 
-from bedside_core.errors import InvalidInputError, RefusedError, StoreUnavailableError
-from bedside_edge.cli.access import ASK_THE_BOX, Asking, Where, over_http, where_options
+from bedside_core.errors import InvalidInputError, RefusedError
+from bedside_edge.cli.access import (
+    Asking,
+    Offliner,
+    Where,
+    asking,
+    where_options,
+)
 from bedside_edge.config import load_config
 from bedside_edge.logs import set_up_logging
 
@@ -61,7 +65,7 @@ def join(
         if welcome.stat().st_size > 1 << 20:
             raise InvalidInputError("the file is too long for a welcome")
         text = welcome.read_text(encoding="utf-8")
-        with _asking(**where) as ask:
+        with asking(_offline, where) as ask:
             found = ask("POST", "/sync:welcome", {"welcome": text})
         words = (
             f"{found['box']} belongs to {found['consortium']}; its hub is {found['url']}\n"
@@ -72,7 +76,7 @@ def join(
         return
     if not box or not organisation or output is None:
         raise click.UsageError("--box, --organisation and -o make a request; --welcome takes one")
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         body = {"box": box, "organisation": organisation, "helper": helper}
         found = ask("POST", "/sync:request", body)
     output.write_text(found["request"] + "\n", encoding="utf-8")
@@ -103,7 +107,7 @@ def now(wait: int, as_json: bool, **where: Unpack[Where]) -> None:
       bedside-edge sync now --state /var/lib/bedside --wait 600
     """
     deadline = time.monotonic() + wait
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         before = {} if as_json else _newest(ask)
         found = ask("POST", "/sync:now")
         while (found["waits"] or found["failed"]) and time.monotonic() < deadline:
@@ -128,7 +132,7 @@ def status(as_json: bool, **where: Unpack[Where]) -> None:
     Examples:
       bedside-edge sync status --state /var/lib/bedside
     """
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         found = ask("GET", "/sync") | ask("GET", "/sync/agreements")
     if as_json:
         click.echo(json.dumps(found, sort_keys=True))
@@ -164,7 +168,7 @@ def nights(as_json: bool, **where: Unpack[Where]) -> None:
     Examples:
       bedside-edge sync nights --url http://127.0.0.1:8642 --token-file admin.token
     """
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         found = ask("GET", "/sync/nights")
     if as_json:
         click.echo(json.dumps(found, sort_keys=True))
@@ -186,7 +190,7 @@ def veto(name: str, reason: str, as_json: bool, **where: Unpack[Where]) -> None:
     Examples:
       bedside-edge sync veto census-2027-02 --reason "ethics board decides in March"
     """
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         ask("POST", f"/sync/rounds/{name}:veto", {"reason": reason})
     click.echo(json.dumps({"round": name}) if as_json else f"{name} is refused for good")
 
@@ -204,7 +208,7 @@ def withdraw(name: str, as_json: bool, **where: Unpack[Where]) -> None:
     Examples:
       bedside-edge sync withdraw census-2027-02 --url http://127.0.0.1:8642
     """
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         found = ask("POST", f"/sync/rounds/{name}:withdraw")
     told = "the hub was told" if found["told"] else "the hub is told by the next visit"
     click.echo(json.dumps(found, sort_keys=True) if as_json else f"withdrawn from {name}; {told}")
@@ -276,7 +280,7 @@ def add_agreement(
         "starts": starts,
         "ends": starts + days * _DAY_MS,
     }
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         found = ask("POST", "/sync/agreements", body)
     words = f"{name} holds until {_day(found['ends'])} for {', '.join(found['purposes'])}"
     click.echo(json.dumps(found, sort_keys=True) if as_json else words)
@@ -292,28 +296,15 @@ def end_agreement(name: str, as_json: bool, **where: Unpack[Where]) -> None:
     Examples:
       bedside-edge sync agreement end lungs-2027
     """
-    with _asking(**where) as ask:
+    with asking(_offline, where) as ask:
         ask("POST", f"/sync/agreements/{name}:end")
     click.echo(json.dumps({"name": name}) if as_json else f"{name} has ended")
 
 
-@contextmanager
-def _asking(**where: Unpack[Where]) -> Iterator[Asking]:
-    """Lend the way to ask: the running box, or its folder."""
-    set_up_logging(level="error", style="plain")
-    if where["url"]:
-        yield over_http(where)
-        return
+def _offline() -> Offliner:
     from bedside_edge.cli.sync_offline import opened  # the store: only when it is needed
 
-    config, default = load_config(where["config_path"])
-    with ExitStack() as stack:
-        try:
-            ask = stack.enter_context(opened(config, where["state"] or default))
-        except StoreUnavailableError as cause:
-            words = f"{cause}; while a box runs, ask it: {ASK_THE_BOX}"
-            raise StoreUnavailableError(words) from cause
-        yield ask
+    return opened
 
 
 def since(before: Json, night: Json) -> Json:

@@ -17,12 +17,14 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 from rich.table import Table
 
-from bedside_core.errors import NotFoundError, RefusedError, StoreUnavailableError
-from bedside_edge.cli.access import ASK_THE_BOX, Where, over_http, where_options
-from bedside_edge.config import load_config
+from bedside_core.errors import NotFoundError, RefusedError
+from bedside_edge.cli.access import Where, over_http, where_options, while_a_box_runs
+from bedside_edge.config import Config, load_config
 from bedside_edge.logs import set_up_logging
 
 if TYPE_CHECKING:
+    from bedside_edge.ports import Clock
+    from bedside_edge.store.state import State
     from bedside_edge.updating import Updating
 
 Json = dict[str, Any]
@@ -162,21 +164,12 @@ def _offline(where: Where) -> "Iterator[Updating]":
         StoreUnavailableError: a box has it open: ask the box instead.
     """
     from bedside_edge.flashing import chunk_store, flashing_service
-    from bedside_edge.state_folder import open_folder
     from bedside_edge.system.clock import SystemClock
-    from bedside_edge.system.random_os import OsRandom
     from bedside_edge.updating import Updating, update_service
     from bedside_edge.wiring import policy_service
 
-    config, named = load_config(where["config_path"])
-    folder, clock = where["state"] or Path(named), SystemClock()
-    if not (folder / "bedside.db").is_file():
-        raise NotFoundError(f"there is no bedside.db in {folder}; name the box's with --state")
-    try:
-        state = open_folder(config, folder, clock, OsRandom())
-    except StoreUnavailableError as cause:
-        words = f"{cause}; while a box runs, ask it: {ASK_THE_BOX}"
-        raise StoreUnavailableError(words) from cause
+    clock = SystemClock()
+    config, folder, state = box_folder(where, clock)
     try:
         flashing = flashing_service(
             config,
@@ -190,3 +183,21 @@ def _offline(where: Where) -> "Iterator[Updating]":
         yield Updating(service, config, state)
     finally:
         state.close()
+
+
+def box_folder(where: Where, clock: "Clock") -> tuple[Config, Path, "State"]:
+    """Open the folder of a box that is there; returns settings, folder and state, to be closed.
+
+    Raises:
+        NotFoundError: there is no box in the folder.
+        StoreUnavailableError: a box has it open: ask the box instead.
+    """
+    from bedside_edge.state_folder import open_folder
+    from bedside_edge.system.random_os import OsRandom
+
+    config, named = load_config(where["config_path"])
+    folder = where["state"] or Path(named)
+    if not (folder / "bedside.db").is_file():
+        raise NotFoundError(f"there is no bedside.db in {folder}; name the box's with --state")
+    with while_a_box_runs():
+        return config, folder, open_folder(config, folder, clock, OsRandom())

@@ -1,5 +1,6 @@
 """What all materials share: settings against the manifest, and who may be asked."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -20,7 +21,7 @@ Ints = NDArray[np.int64]
 RulesOf = Callable[[str], CleaningRules | None]
 
 
-class Cases(Generic[S]):
+class Cases(ABC, Generic[S]):
     """A material over permitted cases; a task says which of them and what they add up to."""
 
     use = Use.JOIN_ROUND
@@ -70,9 +71,9 @@ class Cases(Generic[S]):
         """Return the cases that say something for this task; all of them by default."""
         return list(cases)
 
+    @abstractmethod
     def summed(self, settings: S, manifest: Manifest, patients: Sequence[list[Case]]) -> Ints:
         """Return the sum; a list of cases for each patient, in order of arrival."""
-        raise NotImplementedError
 
 
 def grouped(cases: Sequence[Case]) -> list[list[Case]]:

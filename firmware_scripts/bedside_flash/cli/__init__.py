@@ -3,12 +3,10 @@
 Works without a network. Only what `--help` of each command names is written.
 """
 
-import sys
 from importlib import metadata
 
 import click
 
-from bedside_core.errors import BedsideError
 from bedside_flash.cli import field as field_cli
 from bedside_flash.cli import keys as keys_cli
 from bedside_flash.cli import os_image as os_cli
@@ -17,6 +15,7 @@ from bedside_flash.cli import release as release_cli
 from bedside_flash.cli import sbom as sbom_cli
 from bedside_flash.cli import sign as sign_cli
 from bedside_flash.cli import verify as verify_cli
+from bedside_sync.console import run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -46,15 +45,4 @@ cli.add_command(verify_cli.verify)
 
 def main() -> None:
     """Run the command line; every deliberate error ends in its exit code."""
-    try:
-        cli(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as usage:
-        usage.show()
-        sys.exit(usage.exit_code)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
-    except BedsideError as error:
-        click.echo(f"bedside-flash: {error} [{error.code}]", err=True)
-        sys.exit(error.exit_code)
+    run(cli, "bedside-flash")

@@ -13,7 +13,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bedside_core.errors import BedsideError
+from bedside_sync.console import run
 from bedside_sync.hub.cli import admin as admin_cli
 from bedside_sync.hub.cli import heads as heads_cli
 from bedside_sync.hub.cli import keys as keys_cli
@@ -234,15 +234,4 @@ cli.add_command(rollout_cli.rollout)
 
 def main() -> None:
     """Run the command line; every deliberate error ends in its exit code."""
-    try:
-        cli(standalone_mode=False)
-    except click.exceptions.Abort:
-        sys.exit(130)
-    except click.ClickException as usage:
-        usage.show()
-        sys.exit(usage.exit_code)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
-    except BedsideError as error:
-        click.echo(f"bedside-hub: {error} [{error.code}]", err=True)
-        sys.exit(error.exit_code)
+    run(cli, "bedside-hub")
