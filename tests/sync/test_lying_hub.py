@@ -172,6 +172,25 @@ def test_a_box_sealed_in_the_middle_of_a_visit_sends_nothing(world):
         return vector(*given)
 
     house.counting.vector = sealed_now
+    house.sync.visit()
+    assert house.box_state("r-1") == "opened"  # charged; a sealed box makes no report
+    assert ("failed", "sealed") in [(e.outcome, e.code) for e in house.events()]
+    assert world.store.report_of("r-1", "box-0") is None
+
+    house.counting.vector = vector
+    opened = "INSERT INTO box_states VALUES (3, 'normal', 'i', 'person:a', 'person:b', 0)"
+    house.state.database.write(lambda c: c.execute(opened))
+    charged = house.sync.status().charges
+    house.sync.visit()
+    assert world.store.report_of("r-1", "box-0") is not None
+    assert house.sync.status().charges == charged
+
+
+def test_a_box_sealed_while_it_sends_asks_nothing_more(world):
+    world.open_round("r-1")
+    house = world.houses["box-0"]
+    seal = "INSERT INTO box_states VALUES (2, 'sealed', 'i', 'person:a', '', 0)"
+    lie(world, "begin", lambda _: house.state.database.write(lambda c: c.execute(seal)) and None)
     with pytest.raises(HubUnavailableError):
         house.sync.visit()
     assert house.box_state("r-1") == "sealed"  # the round's word: the report lies on the disk
