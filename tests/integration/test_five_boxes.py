@@ -247,7 +247,7 @@ def test_five_hospitals_train_validate_promote_and_serve_while_everything_is_kil
         reduced=32,
         train_z="1/13",
         validate_z="1/10",
-        least="0.3",
+        least="0.5",
         capsys=capsys,
     )
 
